@@ -1,0 +1,40 @@
+"""Recordings by name: what `neuroloop play` and `neuroloop demo --dataset` take."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from neuroloop_sources.archives import load_npz
+from neuroloop_sources.edf import load_edf, load_eegbci
+from neuroloop_sources.errors import SourceError
+from neuroloop_sources.recordings import Recording, chain
+
+EEGBCI = "eegbci"
+
+
+def open_source(
+    source: str, *, subject: int = 1, runs: Sequence[int] | None = None, rate: float | None = None
+) -> Recording:
+    """The recording that `source` names: an .edf or .npz file, or `eegbci`.
+
+    subject: of eegbci. runs: of eegbci (1 by default) or of an .npz that has runs; several are chained. rate: bins per
+    second of a spike recording. Raises SourceError.
+    """
+    path = Path(source)
+    kind = EEGBCI if source == EEGBCI else path.suffix.lower()
+    if kind not in (EEGBCI, ".edf", ".npz"):
+        raise SourceError(f"{source}: expected an .edf or .npz file, or {EEGBCI!r}")
+    if kind != EEGBCI and not path.is_file():
+        raise SourceError(f"{source}: no such file")
+    if rate is not None and kind != ".npz":
+        raise SourceError(f"rate: only for spike recordings in .npz files, got {rate:g} for {source}")
+    if kind == ".edf":
+        if runs:
+            raise SourceError(f"run: {source} has no runs")
+        return load_edf(path)
+    if kind == EEGBCI:
+        parts = [load_eegbci(subject, run) for run in runs or (1,)]
+    else:
+        parts = [load_npz(path, run, rate) for run in runs or (None,)]
+    return parts[0] if len(parts) == 1 else chain(parts)

@@ -1,0 +1,115 @@
+"""Every call of the REST interface, written once for both clients.
+
+A client says what it makes of an answer: a map, a list of maps, a file, nothing; the asynchronous one gives
+awaitables of them.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, Generic, TypeVar
+
+from neuroloop_client._http import Call, Map, WeightFormat, label_body, session_call
+
+MapT = TypeVar("MapT")
+ListT = TypeVar("ListT")
+FileT = TypeVar("FileT")
+NoneT = TypeVar("NoneT")
+
+
+class Calls(ABC, Generic[MapT, ListT, FileT, NoneT]):
+    """A neuroloop server. Every call raises NeuroloopClientError if the server refuses or does not answer."""
+
+    @abstractmethod
+    def _map(self, call: Call) -> MapT: ...
+
+    @abstractmethod
+    def _list(self, call: Call, key: str | None = None) -> ListT: ...
+
+    @abstractmethod
+    def _file(self, call: Call) -> FileT: ...
+
+    @abstractmethod
+    def _nothing(self, call: Call) -> NoneT: ...
+
+    def info(self) -> MapT:
+        """Version, device, engine, and `clock`, the LSL time now."""
+        return self._map(Call("GET", "/v1/info"))
+
+    def check_ready(self) -> NoneT:
+        """Raise NeuroloopClientError, with `reasons` in its problem, unless every autostarted session answers."""
+        return self._nothing(Call("GET", "/readyz"))
+
+    def streams(self, timeout: float = 1.0) -> ListT:
+        """The LSL streams that the server sees within `timeout` seconds."""
+        return self._list(Call("GET", "/v1/streams", {"timeout": timeout}, timeout=timeout + 15.0))
+
+    def sessions(self) -> ListT:
+        """Every session with its state and settings."""
+        return self._list(Call("GET", "/v1/sessions"))
+
+    def session(self, session: str) -> MapT:
+        """One session with its state and settings."""
+        return self._map(session_call("GET", session))
+
+    def create(self, settings: Map) -> MapT:
+        """A new session, from settings of the form that the configuration file has under `sessions`."""
+        return self._map(Call("POST", "/v1/sessions", body=settings))
+
+    def delete(self, session: str) -> NoneT:
+        """End a session and its process."""
+        return self._nothing(session_call("DELETE", session))
+
+    def start(self, session: str) -> MapT:
+        """Run the loop of a session."""
+        return self._map(session_call("POST", session, "/start"))
+
+    def stop(self, session: str) -> MapT:
+        """Stop the loop of a session; its models and weights stay."""
+        return self._map(session_call("POST", session, "/stop"))
+
+    def status(self, session: str) -> MapT:
+        """Stream health, bins, missed bins, gaps, latency by stage, models."""
+        return self._map(session_call("GET", session, "/status"))
+
+    def events(self, session: str, limit: int = 50) -> ListT:
+        """The last events, oldest first."""
+        return self._list(session_call("GET", session, "/events", params={"limit": limit}), "events")
+
+    def label(self, session: str, label: str, start: float | None = None, end: float | None = None) -> MapT:
+        """Label an interval of LSL time; without times, the window that just ended."""
+        return self._map(session_call("POST", session, "/labels", body=label_body(label, start, end)))
+
+    def latest(self, session: str, model: str | None = None) -> MapT:
+        """The newest prediction of the active decoder, or of `model`."""
+        return self._map(session_call("GET", session, "/predictions/latest", params={"model": model}))
+
+    def predictions(self, session: str, since: int = -1, limit: int = 1000, model: str | None = None) -> ListT:
+        """The predictions of up to `limit` bins after bin `since`, of the last minute, oldest first."""
+        params = {"since": since, "limit": limit, "model": model}
+        return self._list(session_call("GET", session, "/predictions", params=params), "predictions")
+
+    def rereference(self, session: str) -> MapT:
+        """Mode, version and source of the rereferencing weights, dead channels, warnings."""
+        return self._map(session_call("GET", session, "/rereference"))
+
+    def put_rereference(self, session: str, weights: bytes) -> MapT:
+        """Load W, the content of a CSV, NPZ or safetensors file, and freeze it."""
+        return self._map(session_call("PUT", session, "/rereference", content=weights))
+
+    def patch_rereference(self, session: str, **changes: Any) -> MapT:
+        """Change `mode`, `half_life_s`, `ridge`."""
+        return self._map(session_call("PATCH", session, "/rereference", body=changes))
+
+    def fit_rereference(self, session: str, seconds: float = 30.0, ridge: float | None = None) -> MapT:
+        """Begin a fit of W from live data; `rereference_fit` says how it goes."""
+        return self._map(session_call("POST", session, "/rereference/fit", body={"seconds": seconds, "ridge": ridge}))
+
+    def rereference_fit(self, session: str, fit: str | int) -> MapT:
+        """A fit: running, done or failed."""
+        return self._map(session_call("GET", session, f"/rereference/fits/{fit}"))
+
+    def rereference_weights(self, session: str, format: WeightFormat = "csv", version: int | None = None) -> FileT:
+        """The file of the weights in use, or of one of the last versions."""
+        params = {"format": format, "version": version}
+        return self._file(session_call("GET", session, "/rereference/weights", params=params))

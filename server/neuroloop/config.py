@@ -1,0 +1,375 @@
+"""The configuration: one YAML file is one server.
+
+Impossible values are refused where they enter, by a `ConfigError` that names the key, the value and what is allowed.
+What depends on the stream (its rate, its channel labels) is checked here when the file states it
+(`stream.nominal_srate`, `stream.channel_count`), and by the same function when the stream is found.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from neuroloop.errors import ConfigError
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+Band = tuple[float, float]
+
+
+class Settings(BaseModel):
+    """Base of all settings: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class StreamSelector(Settings):
+    """Which LSL stream: every property given must match; `predicate` is an XPath over the stream's description."""
+
+    name: str | None = None
+    type: str | None = None
+    source_id: str | None = None
+    predicate: str | None = None
+
+    @model_validator(mode="after")
+    def _names_something(self) -> StreamSelector:
+        if not (self.name or self.type or self.source_id or self.predicate):
+            raise ValueError("give at least one of name, type, source_id, predicate")
+        return self
+
+
+class StreamSettings(StreamSelector):
+    """The stream of samples that drives a session."""
+
+    nominal_srate: float | None = Field(None, gt=0, description="Hz; a stream of another rate is refused")
+    channel_count: int | None = Field(None, ge=1, description="a stream of another count is refused")
+    channels: list[str] | None = Field(None, min_length=1, description="labels of the channels to use; all by default")
+    dejitter: Literal["auto", "on", "off"] = Field(
+        "auto", description="smooth the timestamps; auto: only when they are seen to jitter"
+    )
+    fill: Literal["hold", "zero"] = Field("hold", description="what stands in for missing samples")
+    buffer_s: float = Field(4.0, ge=0.5, le=60, description="seconds of samples kept when the loop falls behind")
+    stall_after_s: float = Field(0.5, gt=0, description="seconds without a sample until the stream counts as stalled")
+
+
+class MarkerSettings(Settings):
+    """Labels from an LSL marker stream: marker text -> label, and the window around the marker that it labels."""
+
+    stream: StreamSelector
+    labels: dict[str, str] | None = Field(
+        None, description="marker text -> label, other markers are ignored; by default the text is the label"
+    )
+    window: tuple[float, float] = Field((0.0, 0.5), description="seconds relative to the marker: start, end")
+
+    @field_validator("window")
+    @classmethod
+    def _ordered(cls, window: tuple[float, float]) -> tuple[float, float]:
+        if not window[0] < window[1]:
+            raise ValueError("start must be before end")
+        return window
+
+
+class BroadbandSettings(Settings):
+    """Raw electrode voltage -> band-pass -> rereference -> threshold crossings."""
+
+    kind: Literal["broadband"] = "broadband"
+    band: Band = Field((300.0, 6000.0), description="Hz, pass band of the causal Butterworth filter")
+    order: int = Field(4, ge=1, le=8, description="order of the Butterworth prototype: that many sections")
+    notch: list[float] = Field(default_factory=list, description="Hz, frequencies removed before the band-pass")
+    threshold: float = Field(4.5, gt=0, description="k: a spike crosses -k * sigma")
+    refractory_ms: float = Field(1.0, ge=0)
+    calibration_s: float = Field(1.0, gt=0, le=60, description="seconds over which sigma is first estimated")
+    sigma_half_life_s: float = Field(10.0, gt=0, description="half-life of the running estimate of sigma")
+
+
+class CountsSettings(Settings):
+    """Samples that are spike counts, or rates, already."""
+
+    kind: Literal["counts"] = "counts"
+    unit: Literal["counts", "rates"] = Field("counts", description="spikes per sample, or spikes per second")
+
+
+class BandpowerSettings(Settings):
+    """EEG -> rereference -> band-pass per band -> power per channel and band."""
+
+    kind: Literal["bandpower"] = "bandpower"
+    bands: dict[str, Band] = Field(
+        default_factory=lambda: {"theta": (4.0, 7.0), "alpha": (8.0, 13.0), "beta": (14.0, 30.0)}, min_length=1
+    )
+    order: int = Field(4, ge=1, le=8)
+    notch: list[float] = Field(default_factory=list)
+    scale: Literal["power", "relative", "log"] = Field(
+        "power", description="power; relative: each band over the sum of the bands; log: log(1 + power)"
+    )
+
+
+FrontEnd = Annotated[BroadbandSettings | CountsSettings | BandpowerSettings, Field(discriminator="kind")]
+
+
+class RereferenceSettings(Settings):
+    """Linear regression rereferencing (LRR)."""
+
+    enabled: bool = True
+    clusters: int | list[list[str | int]] | None = Field(
+        None, description="channels per block, or lists of labels or indices; by default one cluster of all channels"
+    )
+    mode: Literal["frozen", "incremental", "forgetting"] = "incremental"
+    half_life_s: float = Field(30.0, gt=0, description="of the covariance, in mode forgetting")
+    ridge: float = Field(1e-3, ge=0, description="relative to the mean diagonal of the covariance")
+    ridge_absolute: float | None = Field(None, ge=0, description="in squared units; replaces ridge")
+    center: bool = True
+    initial: Literal["identity", "car"] = Field("identity", description="until weights are fitted or loaded")
+    min_cluster: int = Field(2, ge=2, description="clusters of fewer channels stay as they are")
+    min_samples_per_channel: float = Field(
+        20.0, ge=1, description="samples per channel of a cluster before a fit counts"
+    )
+    update_every_s: float = Field(1.0, gt=0, description="how often new weights are solved, beside the loop")
+
+    @field_validator("clusters")
+    @classmethod
+    def _disjoint(cls, clusters: int | list[list[str | int]] | None) -> int | list[list[str | int]] | None:
+        if isinstance(clusters, int):
+            if clusters < 2:
+                raise ValueError("a block size is at least 2")
+            return clusters
+        seen: set[str | int] = set()
+        for cluster in clusters or []:
+            for channel in cluster:
+                if channel in seen:
+                    raise ValueError(f"channel {channel!r} is named twice; clusters must not overlap")
+                seen.add(channel)
+        return clusters
+
+
+class DecoderSettings(Settings):
+    """One decoder of a session. Exactly one is active; the others run beside it as shadows."""
+
+    name: Name
+    kind: str = "maxrate"
+    role: Literal["active", "shadow"] = "active"
+    settings: dict[str, Any] = Field(default_factory=dict, description="settings of the model kind")
+
+
+class OutletSettings(Settings):
+    """LSL outlets of a session's results."""
+
+    enabled: bool = True
+    prefix: str | None = Field(None, description="of the outlets' names; the session's name by default")
+
+
+class SessionSettings(Settings):
+    """One closed loop: its inlet, its pipeline, its models, its outputs."""
+
+    name: Name
+    autostart: bool = True
+    stream: StreamSettings
+    markers: list[MarkerSettings] = Field(default_factory=list)
+    front_end: FrontEnd = Field(default_factory=BroadbandSettings)
+    rereference: RereferenceSettings = Field(default_factory=RereferenceSettings)
+    bin_ms: float = Field(20.0, gt=0, le=10_000)
+    block_ms: float = Field(
+        5.0, gt=0, description="longest block; the block is the largest divisor of the bin within it"
+    )
+    window: int = Field(25, ge=1, description="bins whose mean is the rate vector")
+    settle_ms: float | None = Field(
+        None,
+        ge=0,
+        description="after a start or a hole, until the filter counts as settled; 3 / lowest edge by default",
+    )
+    classes: list[str] = Field(min_length=2)
+    decoders: list[DecoderSettings] = Field(
+        default_factory=lambda: [DecoderSettings(name="decoder", kind="maxrate")], min_length=1
+    )
+    outlets: OutletSettings = Field(default_factory=OutletSettings)
+
+    @field_validator("classes")
+    @classmethod
+    def _distinct_classes(cls, classes: list[str]) -> list[str]:
+        if len(set(classes)) != len(classes):
+            raise ValueError("every class needs a name of its own")
+        return classes
+
+    @field_validator("decoders")
+    @classmethod
+    def _one_active(cls, decoders: list[DecoderSettings]) -> list[DecoderSettings]:
+        active = [d.name for d in decoders if d.role == "active"]
+        if len(active) != 1:
+            raise ValueError(f"exactly one decoder has role 'active'; these have: {active}")
+        names = [d.name for d in decoders]
+        if len(set(names)) != len(names):
+            raise ValueError(f"every decoder needs a name of its own; got {names}")
+        return decoders
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> SessionSettings:
+        for marker in self.markers:
+            for text, label in (marker.labels or {}).items():
+                if label not in self.classes:
+                    raise ValueError(
+                        f"markers: {text!r} maps to {label!r}, which is none of the classes {self.classes}"
+                    )
+        labels = self.stream.channels
+        if labels is None and self.stream.channel_count is not None:
+            check_clusters(self.rereference.clusters, None, self.stream.channel_count)
+        elif labels is not None:
+            check_clusters(self.rereference.clusters, labels, len(labels))
+        if self.stream.nominal_srate is not None:
+            check_rate(self, self.stream.nominal_srate)
+        return self
+
+
+class LslSettings(Settings):
+    """What liblsl is told. Nothing set: liblsl's own configuration file, where there is one, holds."""
+
+    session_id: str | None = None
+    known_peers: list[str] = Field(default_factory=list)
+    log_level: int | None = Field(None, ge=-3, le=9, description="of liblsl's own log on stderr; -3 is silent")
+
+
+class ServerSettings(Settings):
+    """A server and its sessions."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(8765, ge=0, le=65535, description="0: any free port, printed at start")
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    lsl: LslSettings = Field(default_factory=LslSettings)
+    sessions: list[SessionSettings] = Field(default_factory=list)
+
+    @field_validator("host")
+    @classmethod
+    def _loopback(cls, host: str) -> str:
+        if host not in {"127.0.0.1", "localhost", "::1"}:
+            raise ValueError("without access tokens the server listens on loopback only: 127.0.0.1, localhost or ::1")
+        return host
+
+    @field_validator("sessions")
+    @classmethod
+    def _distinct_sessions(cls, sessions: list[SessionSettings]) -> list[SessionSettings]:
+        names = [s.name for s in sessions]
+        if len(set(names)) != len(names):
+            raise ValueError(f"every session needs a name of its own; got {names}")
+        return sessions
+
+
+def bin_samples(session: SessionSettings, nominal_srate: float) -> int:
+    """Samples in a bin: the nearest whole number to bin_ms at this rate."""
+    return round(session.bin_ms * nominal_srate / 1000)
+
+
+def block_samples(session: SessionSettings, nominal_srate: float) -> int:
+    """Samples in a block: the largest divisor of the bin that is no longer than block_ms, at least one sample."""
+    per_bin = bin_samples(session, nominal_srate)
+    longest = max(1, int(session.block_ms * nominal_srate / 1000))
+    return next(n for n in range(min(longest, per_bin), 0, -1) if per_bin % n == 0)
+
+
+def check_rate(session: SessionSettings, nominal_srate: float) -> None:
+    """Raise ValueError for settings that a stream of this rate, in Hz, cannot serve."""
+    if bin_samples(session, nominal_srate) < 1:
+        raise ValueError(
+            f"bin_ms: {session.bin_ms} is shorter than a sample of a {nominal_srate:g} Hz stream; "
+            f"allowed: at least {1000 / nominal_srate:g}"
+        )
+    nyquist = nominal_srate / 2
+    bands: dict[str, Band] = {}
+    notches: list[float] = []
+    if isinstance(session.front_end, BroadbandSettings):
+        bands, notches = {"front_end.band": session.front_end.band}, session.front_end.notch
+    elif isinstance(session.front_end, BandpowerSettings):
+        bands = {f"front_end.bands.{name}": band for name, band in session.front_end.bands.items()}
+        notches = session.front_end.notch
+    for key, (low, high) in bands.items():
+        if not 0 < low < high < nyquist:
+            raise ValueError(
+                f"{key}: got [{low:g}, {high:g}] Hz; allowed: 0 < low < high < {nyquist:g} "
+                f"(half the stream's {nominal_srate:g} Hz)"
+            )
+    for frequency in notches:
+        if not 0 < frequency < nyquist:
+            raise ValueError(f"front_end.notch: got {frequency:g} Hz; allowed: between 0 and {nyquist:g}")
+
+
+def check_clusters(
+    clusters: int | list[list[str | int]] | None, labels: Sequence[str] | None, channel_count: int
+) -> list[list[int]]:
+    """The clusters as lists of channel indices; raise ValueError where one names a channel that is not there.
+
+    labels: the stream's channel labels, or None if they are not known yet (clusters by label then pass unresolved).
+    """
+    if clusters is None:
+        return [list(range(channel_count))]
+    if isinstance(clusters, int):
+        return [list(range(i, min(i + clusters, channel_count))) for i in range(0, channel_count, clusters)]
+    resolved: list[list[int]] = []
+    seen: set[int] = set()
+    for number, cluster in enumerate(clusters):
+        indices: list[int] = []
+        for channel in cluster:
+            if isinstance(channel, int):
+                if not 0 <= channel < channel_count:
+                    allowed = f"allowed: 0 to {channel_count - 1}"
+                    raise ValueError(f"rereference.clusters.{number}: channel {channel} is not there; {allowed}")
+                index = channel
+            elif labels is None:
+                continue
+            elif channel not in labels:
+                raise ValueError(
+                    f"rereference.clusters.{number}: channel {channel!r} is not there; "
+                    f"the stream has {', '.join(labels[:8])}{', ...' if len(labels) > 8 else ''}"
+                )
+            else:
+                index = list(labels).index(channel)
+            if index in seen:
+                raise ValueError(f"rereference.clusters.{number}: channel {channel!r} is named twice")
+            seen.add(index)
+            indices.append(index)
+        resolved.append(indices)
+    return resolved
+
+
+def explain(error: ValidationError) -> str:
+    """One line per fault: the key, what is wrong, and the value that came."""
+    lines = []
+    for fault in error.errors():
+        key = ".".join(str(part) for part in fault["loc"]) or "configuration"
+        if fault["type"] == "extra_forbidden":
+            lines.append(f"{key}: unknown key; see `neuroloop config schema`")
+            continue
+        message = re.sub(r"^Value error, ", "", fault["msg"])
+        value = fault.get("input")
+        shown = "" if isinstance(value, dict | BaseModel) else f"; got {value!r}"
+        lines.append(f"{key}: {message}{shown}")
+    return "\n".join(lines)
+
+
+def load(path: Path) -> ServerSettings:
+    """The server configuration in a YAML file. Raises ConfigError."""
+    try:
+        data = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: is not YAML: {error}") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: expected a mapping with keys such as 'sessions', got {type(data).__name__}")
+    return parse(data)
+
+
+def parse(data: dict[str, Any]) -> ServerSettings:
+    """The server configuration from plain data. Raises ConfigError."""
+    try:
+        return ServerSettings.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError(explain(error)) from error
+
+
+def parse_session(data: dict[str, Any]) -> SessionSettings:
+    """One session's configuration from plain data. Raises ConfigError."""
+    try:
+        return SessionSettings.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError(explain(error)) from error

@@ -1,0 +1,168 @@
+"""Real session processes and real LSL outlets."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections import defaultdict
+
+import msgpack
+import numpy as np
+import pylsl
+import pytest
+import zmq
+
+from neuroloop.config import parse_session
+
+PATIENCE_S = 60.0
+
+
+class Refused(Exception):
+    """A command that the session refused: (class, detail)."""
+
+
+class RunningSession:
+    """A session process, driven over ZeroMQ as the API drives it."""
+
+    def __init__(self, settings, folder, environment):
+        self.settings = parse_session(settings)
+        self.messages = defaultdict(list)
+        self._log = (folder / "session.log").open("w+")
+        endpoints = {name: f"ipc://{folder}/{name}" for name in ("commands", "results")}
+        arguments = [part for name, endpoint in endpoints.items() for part in (f"--{name}", endpoint)]
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "neuroloop.session", *arguments],
+            stdin=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+            env=os.environ | environment,
+        )
+        self._context = zmq.Context()
+        self._results = self._context.socket(zmq.SUB)
+        self._results.setsockopt(zmq.RCVHWM, 0)
+        self._results.subscribe(b"")
+        self._results.connect(endpoints["results"])
+        self._commands = self._context.socket(zmq.DEALER)
+        self._commands.connect(endpoints["commands"])
+        self.process.stdin.write(json.dumps({"session": self.settings.model_dump(mode="json"), "lsl": {}}) + "\n")
+        self.process.stdin.flush()
+        self.command("status")
+
+    def command(self, name, patience_s=PATIENCE_S, **arguments):
+        self._commands.send_multipart([b"1", msgpack.packb({"command": name, **arguments})])
+        assert self._commands.poll(1000 * patience_s), f"no answer to {name}"
+        answer = msgpack.unpackb(self._commands.recv_multipart()[1])
+        if not answer["ok"]:
+            raise Refused(answer["error"], answer["detail"])
+        return answer["result"]
+
+    def receive(self, milliseconds=100):
+        """Take in what has been published."""
+        while self._results.poll(milliseconds):
+            topic, body = self._results.recv_multipart()
+            self.messages[topic.decode()].append(msgpack.unpackb(body))
+            milliseconds = 0
+
+    def until(self, condition, what="what the test waits for"):
+        """Receive until the condition holds; returns what it returned."""
+        deadline = time.monotonic() + PATIENCE_S
+        while not (found := condition()):
+            assert self.process.poll() is None, self.log()
+            assert time.monotonic() < deadline, f"{what} did not come within {PATIENCE_S:g} s; {self.log()[-2000:]}"
+            self.receive()
+        return found
+
+    def events(self, name):
+        return [event for event in self.messages["events"] if event["event"] == name]
+
+    def event(self, name, count=1):
+        """The count-th event of this name, when it has come."""
+        return self.until(lambda: len(self.events(name)) >= count and self.events(name)[count - 1], name)
+
+    def predictions(self, role="active"):
+        return [prediction for prediction in self.messages["predictions"] if prediction["role"] == role]
+
+    def bins(self, count):
+        """The predictions of the active decoder, when there are so many."""
+        return self.until(lambda: len(self.predictions()) >= count and self.predictions(), f"{count} bins")
+
+    def state(self, state):
+        self.until(lambda: self.command("status")["stream"]["state"] == state, f"state {state}")
+
+    def log(self):
+        self._log.seek(0)
+        return self._log.read()
+
+    def end(self):
+        if self.process.poll() is None:
+            self.process.stdin.close()
+            self.process.wait(10)
+        self._context.destroy(linger=0)
+        self._log.close()
+        return self.process.returncode
+
+
+@pytest.fixture
+def start_session(tmp_path_factory):
+    """A function that starts a session process; all are ended with the test."""
+    running, expected = [], []
+
+    def start(environment=None, exit_code=0, **settings):
+        running.append(RunningSession(settings, tmp_path_factory.mktemp("session"), environment or {}))
+        expected.append(exit_code)
+        return running[-1]
+
+    yield start
+    assert [session.end() for session in running] == expected
+
+
+class Source:
+    """An LSL outlet of numbers whose timestamps are a grid, or whatever the test says."""
+
+    def __init__(
+        self, name, channel_count=4, nominal_srate=1000.0, format=pylsl.cf_float32, labels=None, source_id=None
+    ):
+        info = pylsl.StreamInfo(name, "Test", channel_count, nominal_srate, format, source_id or name)
+        channels = info.desc().append_child("channels")
+        for label in labels or [f"c{i}" for i in range(channel_count)]:
+            channel = channels.append_child("channel")
+            channel.append_child_value("label", label)
+            channel.append_child_value("unit", "microvolts")
+        self.nominal_srate = nominal_srate
+        self.outlet = pylsl.StreamOutlet(info, max_buffered=60)
+        self.start = None
+        self.sent = 0
+
+    def wait_for_consumers(self):
+        assert self.outlet.wait_for_consumers(PATIENCE_S), "nobody receives"
+
+    def push(self, samples, chunk=None, missing=0):
+        """Push samples, (n, channels), in chunks; `missing` samples of time are skipped before them."""
+        if self.start is None:
+            self.start = pylsl.local_clock()
+        self.sent += missing
+        samples = np.ascontiguousarray(samples)
+        chunk = chunk or len(samples)
+        for first in range(0, len(samples), chunk):
+            part = samples[first : first + chunk]
+            last = self.sent + len(part) - 1
+            self.outlet.push_chunk(part, self.start + last / self.nominal_srate)
+            self.sent += len(part)
+
+    def close(self):
+        self.outlet = None
+
+
+@pytest.fixture
+def open_source():
+    """A function that opens an outlet; all are closed with the test."""
+    sources = []
+
+    def make(*args, **kwargs):
+        sources.append(Source(*args, **kwargs))
+        return sources[-1]
+
+    yield make
+    for source in sources:
+        source.close()

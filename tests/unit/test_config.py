@@ -1,0 +1,100 @@
+"""What a configuration may say, and what it is told when it says something else."""
+
+from pathlib import Path
+
+import pytest
+
+from neuroloop import config
+from neuroloop.errors import ConfigError
+
+CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
+
+
+def session(**changes):
+    return {"name": "s", "stream": {"name": "x", "nominal_srate": 30000.0}, "classes": ["a", "b"]} | changes
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_example_is_valid(path):
+    assert config.load(path).sessions
+
+
+def test_the_examples_that_the_readme_names_are_there():
+    assert {path.stem for path in CONFIGS} == {"array", "counts", "demo", "headset"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"front_end": {"kind": "broadband", "band": [300, 16000]}}, ["front_end.band", "16000", "15000"]),
+        ({"front_end": {"kind": "broadband", "band": [6000, 300]}}, ["front_end.band", "6000", "300"]),
+        ({"front_end": {"kind": "bandpower", "bands": {"gamma": [30, 20000]}}}, ["gamma", "20000", "15000"]),
+        ({"front_end": {"kind": "broadband", "notch": [20000]}}, ["front_end.notch", "20000", "15000"]),
+        ({"bin_ms": 0.01}, ["bin_ms", "0.01", "0.0333333"]),
+        ({"bin_ms": -1}, ["bin_ms", "greater than 0", "-1"]),
+        ({"classes": ["a", "a"]}, ["classes", "name of its own"]),
+        ({"classes": ["a"]}, ["classes", "at least 2"]),
+        ({"typo": 1}, ["typo", "unknown key"]),
+        ({"front_end": {"kind": "wavelet"}}, ["front_end", "wavelet", "broadband"]),
+        ({"stream": {}}, ["stream", "name, type, source_id, predicate"]),
+        ({"rereference": {"clusters": [[0, 1], [1, 2]]}}, ["rereference.clusters", "1", "named twice"]),
+        ({"rereference": {"clusters": 1}}, ["rereference.clusters", "at least 2"]),
+        ({"decoders": [{"name": "d", "role": "shadow"}]}, ["decoders", "exactly one", "active"]),
+        (
+            {"markers": [{"stream": {"name": "m"}, "labels": {"x": "nowhere"}}]},
+            ["markers", "nowhere", "'a', 'b'"],
+        ),
+        ({"markers": [{"stream": {"name": "m"}, "window": [1, 0]}]}, ["window", "before"]),
+    ],
+)
+def test_an_impossible_value_is_refused_by_key_value_and_what_is_allowed(changes, words):
+    with pytest.raises(ConfigError) as caught:
+        config.parse_session(session(**changes))
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_a_cluster_with_a_channel_that_is_not_there_is_refused():
+    stream = {"name": "x", "channel_count": 4}
+    with pytest.raises(ConfigError, match=r"clusters.*channel 7 is not there; allowed: 0 to 3"):
+        config.parse_session(session(stream=stream, rereference={"clusters": [[0, 7]]}))
+    stream = {"name": "x", "channels": ["C3", "C4", "Cz"]}
+    with pytest.raises(ConfigError, match=r"clusters.*'Oz' is not there; the stream has C3, C4, Cz"):
+        config.parse_session(session(stream=stream, rereference={"clusters": [["C3", "Oz"]]}))
+
+
+def test_two_sessions_of_one_name_are_refused():
+    with pytest.raises(ConfigError, match="name of its own"):
+        config.parse({"sessions": [session(), session()]})
+
+
+def test_an_address_beyond_loopback_is_refused():
+    with pytest.raises(ConfigError, match="loopback"):
+        config.parse({"host": "0.0.0.0", "sessions": []})
+
+
+def test_a_file_that_is_not_yaml_or_not_there_is_one_clear_error(tmp_path):
+    path = tmp_path / "c.yaml"
+    with pytest.raises(ConfigError, match="cannot be read"):
+        config.load(path)
+    path.write_text("a: [")
+    with pytest.raises(ConfigError, match="is not YAML"):
+        config.load(path)
+    path.write_text("- 1")
+    with pytest.raises(ConfigError, match="expected a mapping"):
+        config.load(path)
+
+
+def test_a_block_divides_the_bin_and_is_no_longer_than_block_ms():
+    settings = config.parse_session(session(bin_ms=20, block_ms=5))
+    assert config.bin_samples(settings, 30000) == 600
+    assert config.block_samples(settings, 30000) == 150
+    assert config.block_samples(settings, 250) == 1
+    assert config.bin_samples(settings, 512) == 10
+    assert config.block_samples(settings, 512) == 2
+
+
+def test_clusters_by_size_by_index_and_by_label_become_indices():
+    assert config.check_clusters(2, None, 5) == [[0, 1], [2, 3], [4]]
+    assert config.check_clusters(None, None, 3) == [[0, 1, 2]]
+    assert config.check_clusters([["b", "c"], [0]], ["a", "b", "c"], 3) == [[1, 2], [0]]
