@@ -1,0 +1,114 @@
+"""What a decoder is, and how one is made by the name of its kind.
+
+Kinds come from the entry-point group `neuroloop.models`; a third-party package adds one there. What it names is a class
+with the constructor `(classes, features, settings)` and the class attribute `settings_model`, a frozen pydantic model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ValidationError
+
+from neuroloop.errors import ModelError
+
+F64 = NDArray[np.float64]
+
+GROUP = "neuroloop.models"
+
+
+@dataclass(slots=True)
+class Scores:
+    """One answer of a decoder.
+
+    values: (classes,) float64, finite; larger speaks for the class. probability: (classes,) float64, calibrated; sums
+    to 1, or is all 0 when the decoder abstains for want of learning.
+    index: of the class, or None when the decoder abstains; reason then says why, and is None otherwise.
+    """
+
+    values: F64
+    index: int | None
+    reason: str | None
+    probability: F64
+
+
+@runtime_checkable
+class Decoder(Protocol):
+    """A decoder that answers every bin and learns online."""
+
+    kind: str
+    classes: tuple[str, ...]
+
+    def predict(self, rates: NDArray[np.floating[Any]]) -> Scores:
+        """The scores for a rate vector, (features,)."""
+
+    def learn(self, rates: NDArray[np.floating[Any]], label_index: int, duration_s: float = 1.0) -> None:
+        """Take in a rate vector of a known class. duration_s: the time that it adds to the age of what was learned."""
+
+    def reset(self) -> None:
+        """A hole in the input or a run's start: drop what depends on the bins before. What was learned stays."""
+
+    def learned(self) -> dict[str, int]:
+        """Labelled samples of each class so far."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+def make_decoder(
+    kind: str,
+    classes: Sequence[str],
+    features: int,
+    settings: Mapping[str, Any] | None = None,
+    duration_s: float | None = None,
+) -> Decoder:
+    """A fresh decoder.
+
+    duration_s: over which rates are means; the setting of that name, of the kinds that have it, unless it is given.
+    Raises ModelError for an unknown kind, or settings that it does not have.
+    """
+    found = {point.name: point for point in entry_points(group=GROUP)}
+    if kind not in found:
+        raise ModelError(f"decoder kind: {kind!r} is not known; there are: {', '.join(sorted(found))}")
+    model = found[kind].load()
+    given = dict(settings or {})
+    if duration_s is not None and "duration_s" in model.settings_model.model_fields:
+        given.setdefault("duration_s", duration_s)
+    decoder: Decoder = model(tuple(classes), features, check_settings(kind, model.settings_model, given))
+    return decoder
+
+
+def check_settings(kind: str, model: type[BaseModel], settings: Mapping[str, Any]) -> BaseModel:
+    """The settings of a kind. Raises ModelError that names the key, the value and what is allowed."""
+    try:
+        return model.model_validate(dict(settings))
+    except ValidationError as error:
+        faults = []
+        for fault in error.errors():
+            key = ".".join(str(part) for part in fault["loc"])
+            if fault["type"] == "extra_forbidden":
+                faults.append(f"{key}: unknown; {kind} has: {', '.join(model.model_fields)}")
+            else:
+                faults.append(f"{key}: {fault['msg']}; got {fault['input']!r}")
+        raise ModelError(f"settings of decoder kind {kind!r}: " + "; ".join(faults)) from error
+
+
+def digest(decoder: Decoder) -> str:
+    """`sha256:...` over everything in the decoder's state dict; equal states, equal digests."""
+    total = hashlib.sha256()
+    for key, value in sorted(decoder.state_dict().items()):
+        if isinstance(value, np.ndarray):
+            array = np.ascontiguousarray(value)
+            total.update(f"{key}:{array.dtype.str}:{array.shape}:".encode())
+            total.update(array.data if array.size else b"")
+        else:
+            total.update(f"{key}:{json.dumps(value, sort_keys=True)}:".encode())
+    return f"sha256:{total.hexdigest()}"

@@ -1,0 +1,46 @@
+"""Poisson decoder: the class under which the spike counts are most probable, features taken as independent.
+
+    logit_k = sum_i  T x_i log r_ik - T r_ik   (+ log prior_k)
+
+from the same class rates r as MaxRate, x in spikes per second over a window of T seconds. What all classes share (the
+factorials) is left out. Each class starts with `smoothing` samples at the feature's mean over the classes, so that a
+feature not yet heard in a class makes it improbable, not impossible; a feature silent in every class has no say.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
+
+from neuroloop.models.class_rates import ClassRates
+from neuroloop.models.online import ClassRateDecoder, OnlineSettings, Readout
+
+
+class PoissonSettings(OnlineSettings):
+    """Settings of decoder kind `poisson`."""
+
+    duration_s: float = Field(0.5, gt=0, description="T, the window that a rate vector covers")
+    smoothing: float = Field(0.5, gt=0, description="samples of the mean rate that each class starts with")
+    prior: Literal["uniform", "frequency"] = Field("uniform", description="of the classes; frequency: as labelled")
+
+
+class Poisson(ClassRateDecoder):
+    """Answers with the most likely class; learns online."""
+
+    kind = "poisson"
+    settings_model = PoissonSettings
+    settings: PoissonSettings
+
+    def _readout(self, rates: ClassRates) -> Readout:
+        duration, smoothing = self.settings.duration_s, self.settings.smoothing
+        seen, baseline = rates.seen, np.maximum(rates.baseline(), 0.0)
+        weights = rates.weights[:, None]
+        smoothed = (np.maximum(rates.sums, 0.0) + smoothing * baseline) / (weights + smoothing)
+        known = seen[:, None] & (baseline > 0)
+        matrix = duration * np.log(smoothed, out=np.zeros_like(smoothed), where=known)
+        bias = -duration * np.where(known, smoothed, 0.0).sum(axis=1)
+        if self.settings.prior == "frequency":
+            bias[seen] += np.log(rates.weights[seen] / rates.weights[seen].sum())
+        return Readout(np.ascontiguousarray(matrix.T), bias, seen)
