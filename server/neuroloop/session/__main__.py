@@ -1,0 +1,18 @@
+"""The session process: `python -m neuroloop.session --commands ENDPOINT --results ENDPOINT`.
+
+Its first line of standard input is a JSON map: `session` (the session's configuration) and `lsl`. It ends when standard
+input is closed, so it never outlives whoever started it.
+"""
+
+from __future__ import annotations
+
+import os
+
+# Before numpy: one thread for every library. Other cores belong to the source, the API and the other sessions.
+for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
+    os.environ.setdefault(_variable, "1")
+
+from neuroloop.session.process import main  # noqa: E402
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,172 @@
+"""Everything that a session makes for one stream, before the first sample is let in.
+
+Made in the acquire thread, so that compiling and warming up cost the loop nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neuroloop.config import DecoderSettings, SessionSettings, check_clusters, check_rate
+from neuroloop.errors import StreamError
+from neuroloop.models.base import Decoder, digest, make_decoder
+from neuroloop.pipeline import Pipeline
+from neuroloop.session.blocks import BlockCutter
+from neuroloop.session.labels import RateHistory
+from neuroloop.session.outlets import Outlets
+from neuroloop.session.rereferencing import Rereferencing
+from neuroloop.session.ring import Ring
+from neuroloop.session.streams import StreamDescription
+from neuroloop.session.timeline import Timeline
+
+
+@dataclass
+class RunningDecoder:
+    """A decoder at work. version: how often it has learned; digest: of everything that it knows."""
+
+    settings: DecoderSettings
+    decoder: Decoder
+    version: int = 0
+    digest: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.digest = digest(self.decoder)
+
+    def learn(self, rates: Any, index: int, duration_s: float) -> None:
+        self.decoder.learn(rates, index, duration_s)
+        self.version += 1
+        self.digest = digest(self.decoder)
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "name": self.settings.name,
+            "kind": self.settings.kind,
+            "role": self.settings.role,
+            "version": self.version,
+            "digest": self.digest,
+            "learned": self.decoder.learned(),
+        }
+
+
+@dataclass
+class Chain:
+    """What lies between the ring and the results; owned by the loop from the moment it gets it."""
+
+    description: StreamDescription
+    columns: NDArray[np.int64]
+    ring: Ring
+    timeline: Timeline
+    cutter: BlockCutter
+    pipeline: Pipeline
+    rereferencing: Rereferencing | None
+    decoders: list[RunningDecoder]
+    history: RateHistory
+    outlets: Outlets | None
+
+    @property
+    def active(self) -> RunningDecoder:
+        return self.decoders[0]
+
+    def restart(self, count: int) -> None:
+        """A new run from this sample on: what was learned stays, what was not consumed is forgotten."""
+        self.ring.consumed = count
+        self.timeline.restart(count)
+        self.cutter.drop_partial()
+        self.reset()
+
+    def resume(self, count: int) -> None:
+        """The stream was lost and is back with this sample; the hole is counted when it comes."""
+        self.timeline.resume(count)
+        self.reset()
+
+    def reset(self) -> None:
+        """What comes next does not follow what came last."""
+        self.pipeline.reset()
+        for running in self.decoders:
+            running.decoder.reset()
+
+    def end(self) -> None:
+        if self.rereferencing is not None:
+            self.rereferencing.end()
+
+
+def check_stream(session: SessionSettings, description: StreamDescription) -> NDArray[np.int64]:
+    """The indices of the channels to use. Raises StreamError where the stream is not what the session was made for."""
+    wanted, name = session.stream, description.name
+    if description.format in ("string", "undefined") or description.nominal_srate <= 0:
+        raise StreamError(
+            f"stream {name!r}: expected numbers at a regular rate, "
+            f"got format {description.format} at {description.nominal_srate:g} Hz"
+        )
+    if wanted.channel_count is not None and wanted.channel_count != description.channel_count:
+        raise StreamError(
+            f"stream {name!r}: expected {wanted.channel_count} channels (stream.channel_count), "
+            f"got {description.channel_count}"
+        )
+    if wanted.nominal_srate is not None and wanted.nominal_srate != description.nominal_srate:
+        raise StreamError(
+            f"stream {name!r}: expected {wanted.nominal_srate:g} Hz (stream.nominal_srate), "
+            f"got {description.nominal_srate:g} Hz"
+        )
+    labels = wanted.channels or list(description.channels)
+    missing = [label for label in labels if label not in description.channels]
+    if missing:
+        raise StreamError(
+            f"stream {name!r}: has no channel {', '.join(missing[:8])} (stream.channels); "
+            f"it has {', '.join(description.channels[:16])}{', ...' if description.channel_count > 16 else ''}"
+        )
+    try:
+        check_rate(session, description.nominal_srate)
+        check_clusters(session.rereference.clusters, labels, len(labels))
+    except ValueError as error:
+        raise StreamError(f"stream {name!r}: {error}") from error
+    return np.array([description.channels.index(label) for label in labels], dtype=np.int64)
+
+
+def make_chain(session: SessionSettings, description: StreamDescription, dtype: np.dtype[np.generic]) -> Chain:
+    """Build, compile and warm up. Raises StreamError; ModelError for settings that a decoder does not have."""
+    columns = check_stream(session, description)
+    channels = tuple(description.channels[c] for c in columns)
+    nominal_srate = description.nominal_srate
+    pipeline = Pipeline(session, nominal_srate, channels)
+    pipeline.warm_up()
+    stage, rereferencing = pipeline.front_end.rereference, None
+    if stage is not None:
+        rereferencing = Rereferencing(
+            stage,
+            session.rereference,
+            nominal_srate=nominal_srate,
+            block_samples=pipeline.block_samples,
+            scale=pipeline.front_end.scale,
+        )
+    features = len(pipeline.features)
+    decoders = [
+        RunningDecoder(
+            settings,
+            make_decoder(settings.kind, session.classes, features, settings.settings, session.window * pipeline.bin_s),
+        )
+        for settings in sorted(session.decoders, key=lambda decoder: decoder.role != "active")
+    ]
+    for running in decoders:
+        running.decoder.predict(np.zeros(features, np.float32))
+    capacity = max(2 * pipeline.bin_samples, round(session.stream.buffer_s * nominal_srate))
+    chain = Chain(
+        description,
+        columns,
+        Ring(capacity, description.channel_count, dtype),
+        Timeline(nominal_srate, session.stream.dejitter),
+        BlockCutter(pipeline.block_samples, pipeline.bin_samples, columns, nominal_srate, session.stream.fill, dtype),
+        pipeline,
+        rereferencing,
+        decoders,
+        RateHistory(features, pipeline.bin_s),
+        Outlets(session.outlets.prefix or session.name, session.classes, pipeline.bin_s)
+        if session.outlets.enabled
+        else None,
+    )
+    chain.ring.wanted = pipeline.block_samples
+    return chain

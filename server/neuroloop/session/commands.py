@@ -1,0 +1,209 @@
+"""What can be asked of a session, and the thread that listens for it.
+
+One request, one reply: `[request id, MessagePack {"command": name, ...}]` over a ZeroMQ ROUTER socket, answered by
+`{"ok": true, "result": ...}` or `{"ok": false, "error": class, "detail": text}`.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+import msgpack
+import numpy as np
+import structlog
+import zmq
+
+from neuroloop.errors import Conflict, ModelError, NeuroloopError, NotFound, Unavailable
+from neuroloop.session.inbox import Command, End
+from neuroloop.session.loop import Loop
+from neuroloop.session.rereferencing import Rereferencing
+from neuroloop.signal.weights import Weights
+
+log = structlog.get_logger(__name__)
+
+ANSWER_S = 10.0
+MODES = ("frozen", "incremental", "forgetting")
+
+
+def _rereferencing(loop: Loop) -> Rereferencing:
+    name = loop.session.name
+    if loop.chain is None:
+        raise Conflict(f"session {name!r}: the stream has not been found yet, so there is nothing to rereference")
+    if loop.chain.rereferencing is None:
+        why = (
+            "its front end takes counts" if loop.session.front_end.kind == "counts" else "rereference.enabled is false"
+        )
+        raise Conflict(f"session {name!r} has no rereference: {why}")
+    return loop.chain.rereferencing
+
+
+def _number(
+    arguments: dict[str, Any], key: str, *, above: float | None = None, least: float | None = None
+) -> float | None:
+    value = arguments.get(key)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ModelError(f"{key}: expected a finite number, got {value!r}")
+    if above is not None and not value > above:
+        raise ModelError(f"{key}: expected more than {above:g}, got {value!r}")
+    if least is not None and not value >= least:
+        raise ModelError(f"{key}: expected at least {least:g}, got {value!r}")
+    return float(value)
+
+
+def _status(loop: Loop, command: Command) -> dict[str, Any]:
+    return loop.status()
+
+
+def _start(loop: Loop, command: Command) -> dict[str, Any]:
+    loop.start()
+    return {"state": loop.health.state}
+
+
+def _stop(loop: Loop, command: Command) -> dict[str, Any]:
+    loop.stop()
+    return {"state": loop.health.state}
+
+
+def _label(loop: Loop, command: Command) -> dict[str, Any]:
+    arguments = command.arguments
+    return loop.take_label(arguments.get("label"), _number(arguments, "start"), _number(arguments, "end"))
+
+
+def _rereference(loop: Loop, command: Command) -> dict[str, Any]:
+    return _rereferencing(loop).describe()
+
+
+def _rereference_weights(loop: Loop, command: Command) -> dict[str, Any]:
+    weights = _rereferencing(loop).recent(command.arguments.get("version"))
+    return {
+        "version": weights.version,
+        "channels": list(weights.channels),
+        "shape": list(weights.matrix.shape),
+        "weights": weights.matrix,
+    }
+
+
+def _rereference_load(loop: Loop, command: Command) -> None:
+    arguments = command.arguments
+    shape = tuple(int(n) for n in arguments.get("shape", ()))
+    data = arguments.get("weights", b"")
+    if len(shape) != 2 or len(data) != 8 * math.prod(shape):
+        raise ModelError(f"rereference weights: expected a matrix of float64, got shape {shape} in {len(data)} bytes")
+    rereferencing = _rereferencing(loop)
+
+    def done(outcome: Weights | NeuroloopError) -> None:
+        if isinstance(outcome, NeuroloopError):
+            command.reply.set_exception(outcome)
+        else:
+            command.reply.set_result({"version": outcome.version, "bin": rereferencing.bin})
+
+    if loop.inlet is None or loop.inlet.state != "connected":
+        raise Conflict(
+            f"session {loop.session.name!r}: no samples are coming, so there is no block boundary to use W at"
+        )
+    rereferencing.load(np.frombuffer(data, np.float64).reshape(shape), arguments.get("channels"), done)
+
+
+def _rereference_mode(loop: Loop, command: Command) -> dict[str, Any]:
+    rereferencing, arguments = _rereferencing(loop), command.arguments
+    mode = arguments.get("mode")
+    if mode is not None and mode not in MODES:
+        raise ModelError(f"mode: expected one of {', '.join(MODES)}; got {mode!r}")
+    half_life_s, ridge = _number(arguments, "half_life_s", above=0), _number(arguments, "ridge", least=0)
+    rereferencing.set_mode(mode, half_life_s, ridge)
+    return rereferencing.describe()
+
+
+def _rereference_fit(loop: Loop, command: Command) -> dict[str, Any]:
+    rereferencing, arguments = _rereferencing(loop), command.arguments
+    seconds, ridge = _number(arguments, "seconds", above=0), _number(arguments, "ridge", least=0)
+    if seconds is None:
+        raise ModelError("seconds: expected a number above 0, got nothing")
+
+    def done(outcome: Weights | NeuroloopError) -> None:
+        if isinstance(outcome, NeuroloopError):
+            loop.event("fit_failed", str(outcome), fit=identifier)
+        else:
+            detail = f"version {outcome.version} from bin {rereferencing.bin} on"
+            loop.event("fit_done", detail, fit=identifier, version=outcome.version, bin=rereferencing.bin)
+
+    identifier = rereferencing.start_fit(seconds, ridge, done)
+    return {"fit": identifier}
+
+
+def _shutdown(loop: Loop, command: Command) -> dict[str, Any]:
+    loop.inbox.put(End())
+    return {}
+
+
+HANDLERS: dict[str, Callable[[Loop, Command], dict[str, Any] | None]] = {
+    "status": _status,
+    "start": _start,
+    "stop": _stop,
+    "label": _label,
+    "rereference": _rereference,
+    "rereference_weights": _rereference_weights,
+    "rereference_load": _rereference_load,
+    "rereference_mode": _rereference_mode,
+    "rereference_fit": _rereference_fit,
+    "shutdown": _shutdown,
+}
+
+
+def _plain(value: Any) -> bytes:
+    """Arrays travel as the bytes of float64, C order; copied here and not in the loop."""
+    return np.ascontiguousarray(value, dtype=np.float64).tobytes()
+
+
+def _refusal(error: NeuroloopError) -> dict[str, Any]:
+    return {"ok": False, "error": type(error).__name__, "detail": str(error)}
+
+
+class CommandThread(threading.Thread):
+    """Takes requests one after the other, has the loop answer, replies."""
+
+    def __init__(self, context: zmq.Context[Any], endpoint: str, loop: Loop) -> None:
+        super().__init__(name="commands", daemon=True)
+        self._loop = loop
+        self._socket = context.socket(zmq.ROUTER)
+        self._socket.setsockopt(zmq.LINGER, 200)
+        self._socket.bind(endpoint)
+        self._ended = threading.Event()
+
+    def run(self) -> None:
+        while not self._ended.is_set():
+            if not self._socket.poll(200):
+                continue
+            identity, *frames = self._socket.recv_multipart()
+            request, body = frames if len(frames) == 2 else (b"", b"")
+            reply = msgpack.packb(self._answer(body), default=_plain)
+            self._socket.send_multipart((identity, request, reply))
+        self._socket.close()
+
+    def _answer(self, body: bytes) -> dict[str, Any]:
+        try:
+            arguments = msgpack.unpackb(body)
+            name = arguments.pop("command")
+        except (ValueError, msgpack.UnpackException, AttributeError, KeyError, TypeError) as error:
+            return _refusal(ModelError(f"expected a MessagePack map with 'command': {error!r}"))
+        reply: Future[Any] = Future()
+        try:
+            if name not in HANDLERS:
+                raise NotFound(f"command {name!r} is not known; there are {', '.join(HANDLERS)}")
+            self._loop.inbox.put(Command(name, arguments, reply))
+            return {"ok": True, "result": reply.result(ANSWER_S)}
+        except TimeoutError:
+            return _refusal(Unavailable(f"the loop did not answer {name!r} within {ANSWER_S:g} s"))
+        except NeuroloopError as error:
+            return _refusal(error)
+
+    def end(self) -> None:
+        """Answer no more; returns when the last reply is out."""
+        self._ended.set()
+        self.join(2.0)

@@ -1,0 +1,109 @@
+"""What other threads hand to the loop, and how they wake it."""
+
+from __future__ import annotations
+
+from _thread import allocate_lock
+from collections import deque
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+from neuroloop.errors import Unavailable
+from neuroloop.session.chain import Chain
+from neuroloop.session.inlet import InletEvent, SampleInlet
+
+FULL = 4096
+
+
+@dataclass(frozen=True)
+class Command:
+    """Somebody asks something; `reply` gets the answer, or the error."""
+
+    name: str
+    arguments: dict[str, Any]
+    reply: Future[Any]
+
+
+@dataclass(frozen=True)
+class Notice:
+    """An inlet changed. inlet: None for a marker inlet."""
+
+    inlet: SampleInlet | None
+    event: InletEvent
+
+
+@dataclass(frozen=True)
+class Found:
+    """An inlet found its stream. chain: what was made for it, or the present one; start: count of its first sample."""
+
+    inlet: SampleInlet
+    chain: Chain
+    start: int
+
+
+@dataclass(frozen=True)
+class MarkerLabel:
+    label: str
+    start: float
+    end: float
+
+
+@dataclass(frozen=True)
+class Crash:
+    """A thread of the session ended by an error that nobody expected; detail: its traceback."""
+
+    detail: str
+
+
+@dataclass(frozen=True)
+class End:
+    """The session is to end."""
+
+
+class Inbox:
+    """A bounded queue of messages, and a bell.
+
+    The bell is a bare lock, taken by the loop and released by whoever wakes it: its wait is one system call, where
+    `threading.Condition` makes a new lock for each.
+    """
+
+    def __init__(self) -> None:
+        self._items: deque[Any] = deque()
+        self._closed = False
+        self._bell = allocate_lock()
+        self._bell.acquire()
+
+    def put(self, item: Any) -> None:
+        """Hand a message over and wake the loop.
+
+        Raises Unavailable where the loop has not taken thousands of them, or has ended.
+        """
+        if self._closed:
+            raise Unavailable("the session is ending")
+        if len(self._items) >= FULL:
+            raise Unavailable(f"the loop has not taken the last {FULL} messages")
+        self._items.append(item)
+        self.wake()
+
+    def wake(self) -> None:
+        """Wake the loop; more than once is once."""
+        try:
+            self._bell.release()
+        except RuntimeError:
+            return  # rung already
+
+    def wait(self, timeout: float) -> None:
+        """Until somebody wakes the loop, at most `timeout` seconds."""
+        self._bell.acquire(timeout=timeout)
+
+    def close(self) -> list[Any]:
+        """Take no more; returns the messages that nobody will take."""
+        self._closed = True
+        return self.take()
+
+    def take(self) -> list[Any]:
+        """The messages so far, oldest first."""
+        items = []
+        while self._items:
+            items.append(self._items.popleft())
+        return items

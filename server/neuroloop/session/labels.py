@@ -1,0 +1,164 @@
+"""Labels: a class and an interval of LSL time. Rates are kept for the last 60 s, so a label may arrive late.
+
+A label covers the bins whose centre lies in [start, end). When the last of them is complete, the online decoders learn
+the mean of those bins that can be trusted (no gap, filters settled): one labelled sample per label, between two bins.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neuroloop.errors import ModelError
+
+F32 = NDArray[np.float32]
+
+HISTORY_S = 60.0
+AHEAD_S = 60.0
+PENDING = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """`label` holds from start to end, LSL seconds."""
+
+    label: str
+    index: int
+    start: float
+    end: float
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """What a label teaches: rates (features,), the mean over `bins` bins. No bins: the label cannot be learned."""
+
+    label: Label
+    rates: F32
+    bins: int
+
+
+class RateHistory:
+    """The values of the last 60 s of bins, by the time of their centre."""
+
+    def __init__(self, features: int, bin_s: float) -> None:
+        self.bin_s = bin_s
+        self._size = max(2, math.ceil(HISTORY_S / bin_s))
+        self._values = np.zeros((self._size, features), np.float32)
+        self._centers = np.full(self._size, -np.inf)
+        self._usable = np.zeros(self._size, np.bool_)
+        self._added = 0
+        self.end = -np.inf
+
+    def add(self, end: float, values: F32, usable: bool) -> None:
+        """A complete bin that ended at this LSL time."""
+        row = self._added % self._size
+        self._values[row] = values
+        self._centers[row] = end - self.bin_s / 2
+        self._usable[row] = usable
+        self._added += 1
+        self.end = end
+
+    @property
+    def start(self) -> float:
+        """LSL time from which on bins are kept."""
+        if self._added == 0:
+            return self.end
+        oldest = self._added % self._size if self._added > self._size else 0
+        return float(self._centers[oldest]) - self.bin_s / 2
+
+    def mean(self, start: float, end: float) -> tuple[F32, int]:
+        """Mean of the usable bins whose centre lies in [start, end), and their number."""
+        chosen = (self._centers >= start) & (self._centers < end) & self._usable
+        bins = int(np.count_nonzero(chosen))
+        if bins == 0:
+            return np.zeros(self._values.shape[1], np.float32), 0
+        mean: F32 = self._values[chosen].mean(axis=0, dtype=np.float64).astype(np.float32)
+        return mean, bins
+
+
+class Labels:
+    """The labels of one session that wait for their last bin."""
+
+    def __init__(self, classes: tuple[str, ...], window_s: float) -> None:
+        self.learned = 0
+        self.refused = 0
+        self._classes = classes
+        self._window_s = window_s
+        self._pending: list[Label] = []
+
+    @property
+    def pending(self) -> int:
+        return len(self._pending)
+
+    def submit(self, history: RateHistory, label: Any, start: float | None, end: float | None) -> Label:
+        """Take a label in; without times it is for the window that just ended.
+
+        Raises ModelError, and counts it as refused, for a label that is no class or an interval that cannot be learned.
+        """
+        try:
+            checked = self._check(history, label, start, end)
+        except ModelError:
+            self.refused += 1
+            raise
+        self._pending.append(checked)
+        return checked
+
+    def _check(self, history: RateHistory, label: Any, start: float | None, end: float | None) -> Label:
+        if label not in self._classes:
+            raise ModelError(
+                f"label: {label!r} is no class of this session; its classes are {', '.join(self._classes)}"
+            )
+        if start is None and end is None:
+            if math.isinf(history.end):
+                raise ModelError("label: no bin is complete yet, so no window has ended; wait for the stream")
+            start, end = history.end - self._window_s, history.end
+        if start is None or end is None:
+            raise ModelError("label: expected both start and end in LSL seconds, or neither")
+        if not (math.isfinite(start) and math.isfinite(end) and start < end):
+            raise ModelError(f"label: expected start before end, both finite; got start {start}, end {end}")
+        if end - start > HISTORY_S:
+            raise ModelError(f"label: expected at most {HISTORY_S:g} s, got {end - start:.3f} s")
+        if math.isfinite(history.end) and start < history.start - history.bin_s / 2:
+            raise ModelError(
+                f"label: starts at {start:.3f} s, but rates are kept from {history.start:.3f} s on "
+                f"(the last {HISTORY_S:g} s at most)"
+            )
+        if math.isfinite(history.end) and end > history.end + AHEAD_S:
+            raise ModelError(
+                f"label: ends at {end:.3f} s, more than {AHEAD_S:g} s after the newest bin ({history.end:.3f} s)"
+            )
+        if len(self._pending) >= PENDING:
+            raise ModelError(f"label: {PENDING} labels wait for their last bin already")
+        return Label(label, self._classes.index(label), float(start), float(end))
+
+    def complete(self, history: RateHistory) -> list[Lesson]:
+        """The labels whose last bin is complete, in the order of their ends."""
+        if not self._pending:
+            return []
+        done = [label for label in self._pending if self._is_complete(history, label)]
+        if done:
+            self._pending = [label for label in self._pending if not self._is_complete(history, label)]
+        lessons = [
+            Lesson(label, *history.mean(label.start, label.end)) for label in sorted(done, key=lambda label: label.end)
+        ]
+        for lesson in lessons:
+            if lesson.bins:
+                self.learned += 1
+            else:
+                self.refused += 1
+        return lessons
+
+    @staticmethod
+    def _is_complete(history: RateHistory, label: Label) -> bool:
+        """No bin to come can have its centre before the label's end."""
+        return history.end + history.bin_s / 2 >= label.end
+
+    def clear(self) -> list[Label]:
+        """Forget the labels that wait; returns them."""
+        forgotten, self._pending = self._pending, []
+        self.refused += len(forgotten)
+        return forgotten

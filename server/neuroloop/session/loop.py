@@ -1,0 +1,354 @@
+"""The real-time loop of one session: takes blocks as they become complete, and answers for every bin.
+
+The loop thread owns all state of the session. Other threads reach it through the inbox only: acquire threads with what
+they saw, the command thread with what somebody asked. It never waits for any of them.
+"""
+
+from __future__ import annotations
+
+import gc
+from typing import Any
+
+import numpy as np
+import structlog
+from pylsl import local_clock
+
+from neuroloop.config import SessionSettings
+from neuroloop.errors import ConfigError, Conflict, ModelError, NeuroloopError, StreamError, Unavailable
+from neuroloop.pipeline import Bin
+from neuroloop.session import messages
+from neuroloop.session.blocks import Block, Hole
+from neuroloop.session.chain import Chain, make_chain
+from neuroloop.session.inbox import Command, Crash, End, Found, Inbox, MarkerLabel, Notice
+from neuroloop.session.inlet import InletEvent, MarkerInlet, SampleInlet
+from neuroloop.session.labels import Label, Labels, Lesson
+from neuroloop.session.latency import Latency
+from neuroloop.session.messages import BinTime, Health
+from neuroloop.session.publish import Publisher
+from neuroloop.session.ring import Ring
+from neuroloop.session.streams import StreamDescription
+from neuroloop.session.watch import Watch
+
+log = structlog.get_logger(__name__)
+
+LONGEST_WAIT_S = 0.25
+
+
+class Loop:
+    """One session. `run` is the loop thread; everything else is called by it."""
+
+    def __init__(self, session: SessionSettings, publish: Publisher, inbox: Inbox) -> None:
+        self.session = session
+        self.inbox = inbox
+        self.seq = 0
+        self.health = Health()
+        self.inlet: SampleInlet | None = None
+        self.chain: Chain | None = None
+        self.labels = Labels(tuple(session.classes), session.window * session.bin_ms / 1000)
+        self._publish = publish
+        self._markers: list[MarkerInlet] = []
+        self._run_is_new = True
+        self._ending = False
+        self._latency = Latency(("stream", "process", "age"))
+        self._bin_missing = 0
+        self._bin_nonfinite = 0
+        self._second = local_clock() + 1.0
+        self._watch: Watch | None = None
+
+    def run(self, handle: dict[str, Any]) -> None:
+        """Until told to end. handle: command name -> function of (loop, command) that answers it."""
+        if self.session.autostart:
+            self.start()
+        while not self._ending:
+            chain = self.chain
+            written = chain.ring.written if chain is not None else 0
+            for message in self.inbox.take():
+                self._take(message, handle)
+            more = chain is self.chain and chain is not None and self._advance(chain, written)
+            now = local_clock()
+            if now >= self._second:
+                self._every_second(now)
+            if not more:
+                self.inbox.wait(max(0.0, min(LONGEST_WAIT_S, self._second - now)))
+        if self.inlet is not None:
+            self.stop()
+        if self.chain is not None:
+            self.chain.end()
+        for message in self.inbox.close():
+            if isinstance(message, Command):
+                message.reply.set_exception(Unavailable(f"session {self.session.name!r} is ending"))
+
+    def _take(self, message: Any, handle: dict[str, Any]) -> None:
+        match message:
+            case Command():
+                answer(self, message, handle)
+            case MarkerLabel(label, start, end):
+                self._take_marker(label, start, end)
+            case Notice(inlet, event) if inlet is None or inlet is self.inlet:
+                self._take_notice(inlet, event)
+            case Found(inlet, chain, first) if inlet is self.inlet:
+                self._adopt(chain, first)
+            case Crash(detail):
+                raise RuntimeError(f"a thread of session {self.session.name!r} ended by an error\n{detail}")
+            case End():
+                self._ending = True
+
+    # Start and stop
+
+    def start(self) -> None:
+        """Look for the stream, and run when it is there."""
+        if self.inlet is not None:
+            raise Conflict(f"session {self.session.name!r} is running already")
+        self._run_is_new = True
+        inlet = SampleInlet(
+            self.session.name,
+            self.session.stream,
+            prepare=lambda description, dtype: self._prepare(inlet, description, dtype),
+            notify=lambda event: self.inbox.put(Notice(inlet, event)),
+            wake=self.inbox.wake,
+        )
+        self.inlet = inlet
+        self._markers = [
+            MarkerInlet(
+                f"{self.session.name}-{number}",
+                settings,
+                submit=lambda label, start, end: self.inbox.put(MarkerLabel(label, start, end)),
+                notify=lambda event: self.inbox.put(Notice(None, event)),
+            )
+            for number, settings in enumerate(self.session.markers)
+        ]
+        self.health.state, self.health.detail = "running", "looking for the stream"
+        for thread in (inlet, *self._markers):
+            thread.start()
+        self.event("session_started", "looking for the stream")
+
+    def stop(self) -> None:
+        """Let go of the stream. What was learned, and the weights, stay."""
+        if self.inlet is None:
+            raise Conflict(f"session {self.session.name!r} is stopped already")
+        for marker in self._markers:
+            marker.end()
+        self.inlet.end()
+        self.inlet.join(1.0)
+        self.inlet, self._markers = None, []
+        self.health.state, self.health.detail = "stopped", ""
+        for label in self.labels.clear():
+            self.event("label_refused", f"{label.label!r}: the session stopped before its last bin was complete")
+        self.event("session_stopped", "stopped")
+
+    def _prepare(self, inlet: SampleInlet, description: StreamDescription, dtype: np.dtype[np.generic]) -> Ring:
+        """In the acquire thread: the ring for this stream. The same stream as before keeps its chain."""
+        chain = self.chain
+        if chain is None or not chain.description.is_same_source(description):
+            try:
+                chain = make_chain(self.session, description, dtype)
+            except (ModelError, ConfigError) as error:
+                raise StreamError(str(error)) from error
+            gc.collect()
+            gc.freeze()
+        self.inbox.put(Found(inlet, chain, chain.ring.written))
+        return chain.ring
+
+    def _adopt(self, chain: Chain, start: int) -> None:
+        """Go on with the same stream as before, or begin with another."""
+        if chain is self.chain and not self._run_is_new:
+            chain.resume(start)
+            return
+        if chain is not self.chain:
+            if self.chain is not None:
+                self.chain.end()
+                self.event("session_started", "another stream than before: decoders and weights start anew")
+            self.chain = chain
+            self._watch = Watch(chain, self.health)
+        chain.restart(start)
+        self._run_is_new = False
+
+    def _take_notice(self, inlet: SampleInlet | None, event: InletEvent) -> None:
+        if inlet is not None:
+            self.health.detail = event.detail
+        self.event(event.kind, event.detail)
+
+    # Samples
+
+    def _advance(self, chain: Chain, written: int) -> bool:
+        """Process the samples up to this count, at most to the end of a bin. Returns whether there may be more."""
+        ring, cutter = chain.ring, chain.cutter
+        released, gaps = chain.timeline.follow(ring.times, written)
+        if gaps:
+            cutter.add_gaps(gaps)
+        while True:
+            piece = cutter.cut(ring.samples, ring.times, ring.consumed, released)
+            if isinstance(piece, int):
+                ring.consumed = piece
+                ring.wanted = piece + cutter.lacking
+                return False
+            if isinstance(piece, Hole):
+                self._hole(chain, piece)
+                return True
+            ring.consumed = piece.consumed
+            if self._block(chain, piece):
+                ring.wanted = piece.consumed + cutter.lacking
+                return True
+
+    def _block(self, chain: Chain, block: Block) -> bool:
+        """Process a block; returns whether it completed a bin."""
+        pipeline = chain.pipeline
+        self._bin_missing += block.missing
+        self._bin_nonfinite += block.nonfinite
+        pipeline.step(block.samples, block.missing == 0 and block.nonfinite == 0)
+        self.health.tally.blocks += 1
+        last = (block.index + pipeline.block_samples) % pipeline.bin_samples == 0
+        if last:
+            self._finish_bin(chain, block)
+        pipeline.accumulate()
+        if chain.rereferencing is not None:
+            for name, detail in chain.rereferencing.after_block(self.seq):
+                self.event(name, detail)
+        return last
+
+    def _finish_bin(self, chain: Chain, block: Block) -> None:
+        pipeline = chain.pipeline
+        outcome = pipeline.finish_bin()
+        end = block.end_time + self._clock_offset
+        newest = end - 1.0 / pipeline.nominal_srate
+        arrival = chain.ring.arrival_of(block.consumed)
+        first = block.index + pipeline.block_samples - pipeline.bin_samples
+        now = local_clock()
+        time = BinTime(
+            self.seq,
+            first,
+            first + pipeline.bin_samples - 1,
+            end,
+            round(1000 * (now - newest), 3),
+            round(1000 * (arrival - newest), 3),
+            round(1000 * (now - arrival), 3),
+        )
+        self._answer_bin(chain, outcome, time)
+        process_ms = 1000 * (local_clock() - arrival)
+        self._latency.add(1000 * (arrival - newest), process_ms, 1000 * (now - newest))
+        if self._watch is not None:
+            self._watch.bin(process_ms)
+        if self._bin_missing:
+            self._count_gap(self._bin_missing, time.seq)
+        if self._bin_nonfinite:
+            self.health.tally.nonfinite_samples += self._bin_nonfinite
+        self._bin_missing = self._bin_nonfinite = 0
+        self._teach(chain, self.labels.complete(chain.history))
+
+    def _hole(self, chain: Chain, hole: Hole) -> None:
+        """Answer for bins of which no sample came."""
+        pipeline, first_seq = chain.pipeline, self.seq
+        missing = hole.bins * pipeline.bin_samples
+        self._count_gap(missing, first_seq, hole.bins)
+        for number in range(hole.bins):
+            first = hole.index + number * pipeline.bin_samples
+            end = hole.start_time + (number + 1) * pipeline.bin_s + self._clock_offset
+            age_ms = round(1000 * (local_clock() - end), 3)
+            time = BinTime(self.seq, first, first + pipeline.bin_samples - 1, end, age_ms)
+            self._answer_bin(chain, pipeline.missing_bin(), time)
+        chain.reset()
+        self._teach(chain, self.labels.complete(chain.history))
+
+    def _answer_bin(self, chain: Chain, outcome: Bin, time: BinTime) -> None:
+        """Publish every decoder's answer, the active one first; then the rates, the LSL outlets, the history."""
+        name = self.session.name
+        version = None if chain.rereferencing is None else chain.rereferencing.weights.version
+        active: dict[str, Any] = {}
+        for running in chain.decoders:
+            scores = running.decoder.predict(outcome.rates) if outcome.reason is None else None
+            message = messages.prediction(name, running, scores, outcome, time, version)
+            self._publish(b"predictions", message)
+            active = active or message
+        self._publish(b"rates", messages.rates(name, outcome, time))
+        if chain.outlets is not None:
+            chain.outlets.push(time.end, active["scores"], active["label"])
+        chain.history.add(time.end, outcome.values, outcome.reason is None)
+        self.seq += 1
+        self.health.tally.bins += 1
+
+    def _count_gap(self, missing: int, seq: int, bins: int = 1) -> None:
+        self.health.tally.gaps += 1
+        self.health.tally.missing_samples += missing
+        self.event("gap", f"{missing} samples are missing", missing_samples=missing, first_seq=seq, bins=bins)
+
+    @property
+    def _clock_offset(self) -> float:
+        return 0.0 if self.inlet is None else self.inlet.clock_offset
+
+    # Labels
+
+    def take_label(self, label: Any, start: float | None, end: float | None) -> dict[str, Any]:
+        """Take a label in, and learn from it at once if its last bin is complete. Raises ModelError."""
+        if self.chain is None:
+            raise Conflict(
+                f"session {self.session.name!r}: the stream has not been found yet; there are no rates to label"
+            )
+        history = self.chain.history
+        accepted = self.labels.submit(history, label, start, end)
+        described = {"label": accepted.label, "start": accepted.start, "end": accepted.end}
+        for lesson in self._teach(self.chain, self.labels.complete(history)):
+            if lesson.label is accepted:
+                if lesson.bins == 0:
+                    raise ModelError(self._why_not(lesson.label))
+                return described | {"state": "learned", "bins": lesson.bins}
+        bins = round((accepted.end - accepted.start) / history.bin_s)
+        return described | {"state": "pending", "bins": bins}
+
+    def _take_marker(self, label: str, start: float, end: float) -> None:
+        try:
+            self.take_label(label, start, end)
+        except NeuroloopError as error:
+            self.event("label_refused", str(error), label=label)
+
+    def _teach(self, chain: Chain, lessons: list[Lesson]) -> list[Lesson]:
+        for lesson in lessons:
+            label = lesson.label
+            facts = {"label": label.label, "start": label.start, "end": label.end, "bins": lesson.bins}
+            if lesson.bins == 0:
+                self.event("label_refused", self._why_not(label), **facts)
+                continue
+            for running in chain.decoders:
+                running.learn(lesson.rates, label.index, lesson.bins * chain.pipeline.bin_s)
+            self.event("label_learned", f"{label.label!r} from {lesson.bins} bins", **facts)
+        return lessons
+
+    @staticmethod
+    def _why_not(label: Label) -> str:
+        why = "gap, filters settling or thresholds calibrating"
+        return f"label {label.label!r}: no bin of its interval can be trusted ({why})"
+
+    # What is told
+
+    def event(self, name: str, detail: str, **extra: Any) -> None:
+        """Tell subscribers, and the log."""
+        message = {"type": "event", "session": self.session.name, "time": local_clock(), "seq": self.seq}
+        self._publish(b"events", message | {"event": name, "detail": detail} | extra)
+        log.info(name, session=self.session.name, seq=self.seq, detail=detail)
+
+    def status(self) -> dict[str, Any]:
+        self.health.labels = {
+            "learned": self.labels.learned,
+            "refused": self.labels.refused,
+            "pending": self.labels.pending,
+        }
+        self.health.latency = self._latency.summary()
+        return messages.status(self.session, self.health, self.inlet, self.chain, self.seq, local_clock())
+
+    def _every_second(self, now: float) -> None:
+        self._second = max(self._second + 1.0, now)
+        if self._watch is not None:
+            for name, detail, facts in self._watch.second():
+                self.event(name, detail, **facts)
+        self._publish(b"status", self.status())
+        gc.collect(1)
+
+
+def answer(loop: Loop, command: Command, handle: dict[str, Any]) -> None:
+    """Have a command answered. Its handler returns the result, or None if it will set the reply itself."""
+    try:
+        result = handle[command.name](loop, command)
+    except NeuroloopError as error:
+        command.reply.set_exception(error)
+        return
+    if result is not None:
+        command.reply.set_result(result)

@@ -1,0 +1,86 @@
+"""Puts a session process together: threads, sockets, and an orderly end."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import logging
+import signal
+import sys
+import threading
+import traceback
+from typing import Any
+
+import pylsl
+import structlog
+import zmq
+
+from neuroloop.config import LslSettings, SessionSettings
+from neuroloop.session.commands import HANDLERS, CommandThread
+from neuroloop.session.inbox import Crash, End, Inbox
+from neuroloop.session.loop import Loop
+from neuroloop.session.publish import Publisher
+from neuroloop.session.streams import configure_lsl
+
+SWITCH_INTERVAL_S = 0.0005  # an acquire thread waits no longer for the interpreter's lock
+
+
+def _configure_log() -> None:
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+
+
+def _end_with_input(inbox: Inbox) -> None:
+    """Whoever started this process holds its standard input open."""
+    while sys.stdin.readline():
+        continue
+    inbox.put(End())
+
+
+def _crash_with_threads(inbox: Inbox) -> None:
+    """A thread that dies takes the session with it, loudly: a loop without its inlet would only seem to run."""
+
+    def tell(arguments: threading.ExceptHookArgs) -> None:
+        kind, value, trace = arguments.exc_type, arguments.exc_value, arguments.exc_traceback
+        inbox.put(Crash("".join(traceback.format_exception(kind, value, trace))))
+
+    threading.excepthook = tell
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m neuroloop.session", description=__doc__)
+    parser.add_argument("--commands", required=True, help="ZeroMQ endpoint to bind for commands")
+    parser.add_argument("--results", required=True, help="ZeroMQ endpoint to bind for results")
+    options = parser.parse_args(arguments)
+    given = json.loads(sys.stdin.readline())
+    session = SessionSettings.model_validate(given["session"])
+    configure_lsl(LslSettings.model_validate(given["lsl"]))
+    pylsl.local_clock()  # loads liblsl now
+    _configure_log()
+    inbox = Inbox()
+    _crash_with_threads(inbox)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for whoever started this process
+    signal.signal(signal.SIGTERM, lambda *_: inbox.put(End()))
+    context: zmq.Context[Any] = zmq.Context(io_threads=1)
+    publisher = Publisher(context, options.results)
+    loop = Loop(session, publisher, inbox)
+    commands = CommandThread(context, options.commands, loop)
+    threading.Thread(target=_end_with_input, args=(inbox,), name="input", daemon=True).start()
+    commands.start()
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    gc.disable()  # collected by the loop, between bins
+    try:
+        loop.run(HANDLERS)
+    finally:
+        commands.end()
+        publisher.close()
+        context.term()

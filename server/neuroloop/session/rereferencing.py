@@ -1,0 +1,296 @@
+"""When rereferencing weights are solved, and when they come into use.
+
+The loop accumulates the covariance; one thread solves beside it. Every `update_every_s` of samples the loop takes a
+snapshot and has it solved; the result comes into use exactly one period later, at a block boundary that is counted in
+samples. So the same samples meet the same weights however fast they came. (A solve that takes longer than a period is
+used at the end of the period in which it ends.) Weights that are uploaded, or fitted on request, come into use at the
+first block boundary after they are ready, and freeze the mode: what a person chose is not overwritten a second later.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import count
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neuroloop.config import RereferenceSettings
+from neuroloop.errors import Conflict, ModelError, NeuroloopError, NotFound
+from neuroloop.front_ends import RereferenceStage
+from neuroloop.signal.covariance import Covariance, CovarianceSnapshot
+from neuroloop.signal.rereference import (
+    PreparedWeights,
+    car_weights,
+    identity_weights,
+    predicted_scale,
+    solve,
+    weights_from_array,
+)
+from neuroloop.signal.weights import Weights
+
+F64 = NDArray[np.float64]
+Mode = Literal["frozen", "incremental", "forgetting"]
+
+KEPT_BYTES = 64 << 20  # of past versions, so that the weights of a recent prediction can be fetched
+
+
+@dataclass(frozen=True)
+class Solved:
+    """Weights laid out for use, and the factor by which they change each channel's amplitude."""
+
+    prepared: PreparedWeights
+    scale: F64
+
+
+@dataclass
+class Job:
+    """Something on its way beside the loop; `done` is told (version, weights) in the loop, or the error."""
+
+    result: Future[Solved]
+    source: str
+    done: Callable[[Weights | NeuroloopError], None]
+
+
+@dataclass
+class Fit:
+    """A fit from live data that is still gathering samples."""
+
+    identifier: str
+    covariance: Covariance
+    wanted: float
+    ridge: float
+    ridge_absolute: float | None
+    done: Callable[[Weights | NeuroloopError], None]
+
+
+class Rereferencing:
+    """The weights of one session. All methods are called by the loop thread."""
+
+    def __init__(
+        self,
+        stage: RereferenceStage,
+        settings: RereferenceSettings,
+        *,
+        nominal_srate: float,
+        block_samples: int,
+        scale: Callable[[F64], None],
+    ) -> None:
+        """scale: told the factor of each channel's amplitude when weights are exchanged."""
+        self.mode: Mode = settings.mode
+        self.half_life_s = settings.half_life_s
+        self.ridge = settings.ridge
+        self.ridge_absolute = settings.ridge_absolute
+        self.bin = 0
+        self._settings = settings
+        self._stage = stage
+        self._scale = scale
+        self._nominal_srate = nominal_srate
+        self._period = max(1, round(settings.update_every_s * nominal_srate / block_samples))
+        self._blocks = 0
+        self._solver = ThreadPoolExecutor(1, thread_name_prefix="rereference-solver")
+        self._update: Future[Solved] | None = None
+        self._jobs: list[Job] = []
+        self._fit: Fit | None = None
+        self._fits = count(1)
+        self._report: dict[str, Any] = {"ready": False, "dead": [], "warnings": []}
+        initial = car_weights if settings.initial == "car" else None
+        labels = stage.channels
+        weights = initial(labels, stage.clusters, version=0) if initial else identity_weights(labels, version=0)
+        stage.apply.set_weights(weights)
+        self._recent: deque[Weights] = deque([weights], maxlen=max(2, KEPT_BYTES // (8 * max(1, len(labels)) ** 2)))
+
+    @property
+    def weights(self) -> Weights:
+        """The weights in use."""
+        return self._stage.apply.weights
+
+    def after_block(self, seq: int) -> Iterator[tuple[str, str]]:
+        """Called after every block; seq: of the bin to come. Yields events (name, text) that a person should see."""
+        self._blocks += 1
+        if self._fit is not None and self._fit.covariance.samples >= self._fit.wanted:
+            self._solve_fit(self._fit)
+        for job in [job for job in self._jobs if job.result.done()]:
+            self._jobs.remove(job)
+            yield from self._finish(job, seq)
+        if self._blocks % self._period:
+            return
+        if self._update is not None and self._update.done():
+            solved, self._update = self._update.result(), None
+            if self.mode != "frozen":
+                yield from self._take_update(solved, seq)
+        if self.mode != "frozen" and self._update is None:
+            snapshot = self._stage.covariance.snapshot()
+            self._update = self._solver.submit(
+                self._solve, snapshot, self.weights, self.ridge, self.ridge_absolute, self.mode
+            )
+
+    def _solve(
+        self, snapshot: CovarianceSnapshot, old: Weights, ridge: float, ridge_absolute: float | None, source: str
+    ) -> Solved:
+        """Beside the loop: touches nothing but its arguments and the settings."""
+        new = solve(
+            snapshot,
+            self._stage.channels,
+            ridge=ridge,
+            ridge_absolute=ridge_absolute,
+            min_cluster=self._settings.min_cluster,
+            min_samples_per_channel=self._settings.min_samples_per_channel,
+            center=self._settings.center,
+            version=0,
+            source=source,
+        )
+        return self._prepare(snapshot, old, new)
+
+    def _prepare(self, snapshot: CovarianceSnapshot, old: Weights, new: Weights) -> Solved:
+        return Solved(self._stage.apply.prepare(new), predicted_scale(snapshot, old, new))
+
+    def _take_update(self, solved: Solved, seq: int) -> Iterator[tuple[str, str]]:
+        """The gate: weights from too few samples are reported, not used."""
+        before, self._report = self._report, solved.prepared.weights.report
+        if self._report["ready"]:
+            self._use(solved, seq)
+        if self._report["ready"] and not before["ready"]:
+            yield "rereference_swapped", f"version {self.weights.version}: the first weights from live data"
+        if self._report["dead"] != before["dead"]:
+            names = ", ".join(self._report["dead"]) or "none any more"
+            yield "rereference_swapped", f"near-constant channels, left out and passed through: {names}"
+
+    def _use(self, solved: Solved, seq: int) -> Weights:
+        weights = replace(solved.prepared.weights, version=self.weights.version + 1)
+        self._stage.apply.set_weights(replace(solved.prepared, weights=weights))
+        self._scale(solved.scale)
+        self._recent.append(weights)
+        self.bin = seq
+        return weights
+
+    def _finish(self, job: Job, seq: int) -> Iterator[tuple[str, str]]:
+        try:
+            solved = job.result.result()
+            report = solved.prepared.weights.report
+            if not report.get("ready", True):
+                raise ModelError(f"rereference fit: {'; '.join(report['warnings'])}; the weights stay as they were")
+        except NeuroloopError as error:
+            job.done(error)
+            return
+        self._set_mode("frozen")
+        if job.source == "fit":
+            self._report = report
+        weights = self._use(solved, seq)
+        job.done(weights)
+        yield "rereference_swapped", f"version {weights.version} ({job.source}) from bin {seq} on; mode frozen"
+
+    def load(
+        self, matrix: NDArray[Any], channels: Sequence[str] | None, done: Callable[[Weights | NeuroloopError], None]
+    ) -> None:
+        """Use an uploaded W, (channels, channels), at the next block boundary.
+
+        channels: labels of its rows and columns, in any order; None: the session's. `done` gets the weights or the
+        ModelError that says what is wrong with them.
+        """
+        old, snapshot = self.weights, self._stage.covariance.snapshot()
+
+        def prepare() -> Solved:
+            new = weights_from_array(self._in_order(matrix, channels), self._stage.channels, source="upload")
+            return self._prepare(snapshot, old, new)
+
+        self._jobs.append(Job(self._solver.submit(prepare), "upload", done))
+
+    def _in_order(self, matrix: NDArray[Any], channels: Sequence[str] | None) -> NDArray[Any]:
+        ours = self._stage.channels
+        if channels is None or tuple(channels) == ours or np.shape(matrix) != (len(ours), len(ours)):
+            return matrix
+        if sorted(channels) != sorted(ours):
+            unknown = sorted(set(channels) - set(ours)) or sorted(set(ours) - set(channels))
+            raise ModelError(
+                f"rereference weights: expected the channels {', '.join(ours[:8])}{', ...' if len(ours) > 8 else ''}, "
+                f"got {len(channels)} channels; they differ in {', '.join(map(str, unknown[:8]))}"
+            )
+        where = {label: index for index, label in enumerate(channels)}
+        order = np.array([where[label] for label in ours])
+        ordered: NDArray[Any] = matrix[np.ix_(order, order)]
+        return ordered
+
+    def start_fit(self, seconds: float, ridge: float | None, done: Callable[[Weights | NeuroloopError], None]) -> str:
+        """Gather so many seconds of samples from now on, solve, use. Raises Conflict while another fit runs."""
+        if self._fit is not None or any(job.source == "fit" for job in self._jobs):
+            raise Conflict("rereference fit: one is running; wait for its event fit_done")
+        covariance = Covariance(self._stage.clusters, len(self._stage.channels), None, self._settings.center)
+        self._stage.fit_covariance = covariance
+        absolute = self.ridge_absolute if ridge is None else None
+        chosen = self.ridge if ridge is None else ridge
+        identifier = f"rereference-{next(self._fits)}"
+        self._fit = Fit(identifier, covariance, seconds * self._nominal_srate, chosen, absolute, done)
+        return identifier
+
+    def _solve_fit(self, fit: Fit) -> None:
+        self._fit = self._stage.fit_covariance = None
+        result = self._solver.submit(
+            self._solve, fit.covariance.snapshot(), self.weights, fit.ridge, fit.ridge_absolute, "fit"
+        )
+        self._jobs.append(Job(result, "fit", fit.done))
+
+    def set_mode(self, mode: Mode | None, half_life_s: float | None, ridge: float | None) -> None:
+        """Change how the weights follow the data, from the next block on; None leaves a setting as it is."""
+        if half_life_s is not None:
+            self.half_life_s = half_life_s
+        if ridge is not None:
+            self.ridge, self.ridge_absolute = ridge, None
+        self._set_mode(mode or self.mode)
+
+    def _set_mode(self, mode: Mode) -> None:
+        self.mode = mode
+        self._stage.accumulates = mode != "frozen"
+        self._stage.covariance.half_life_samples = (
+            self.half_life_s * self._nominal_srate if mode == "forgetting" else None
+        )
+
+    def recent(self, version: int | None) -> Weights:
+        """The weights in use, or a recent version of them. Raises NotFound."""
+        if version is None:
+            return self.weights
+        for weights in self._recent:
+            if weights.version == version:
+                return weights
+        raise NotFound(
+            f"rereference weights: version {version} is not kept; "
+            f"there are {self._recent[0].version} to {self._recent[-1].version}"
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """Plain values on the weights in use and how they follow the data."""
+        weights, report = self.weights, self._report
+        conditions = [c["condition"] for c in report.get("clusters", []) if c["condition"] is not None]
+        return {
+            "enabled": True,
+            "mode": self.mode,
+            "half_life_s": self.half_life_s,
+            "ridge": self.ridge,
+            "ridge_absolute": self.ridge_absolute,
+            "center": self._settings.center,
+            "version": weights.version,
+            "bin": self.bin,
+            "source": weights.source,
+            "clusters": [[self._stage.channels[c] for c in cluster] for cluster in self._stage.clusters],
+            "channels": list(self._stage.channels),
+            "channel_count": len(self._stage.channels),
+            "ready": report["ready"],
+            "dead": report["dead"],
+            "warnings": report["warnings"],
+            "samples": self._stage.covariance.samples,
+            "condition": max(conditions, default=None),
+            "fitting": self._fit is not None,
+        }
+
+    def end(self) -> None:
+        """End the solver; whoever waits for a job is told."""
+        self._solver.shutdown(wait=False, cancel_futures=True)
+        for job in self._jobs:
+            job.done(Conflict("the session stopped before the weights came into use"))
+        if self._fit is not None:
+            self._fit.done(Conflict("the session stopped before the fit was done"))
+        self._jobs, self._fit = [], None

@@ -1,0 +1,245 @@
+"""The API's side of one session process: its life, its commands and its results.
+
+Two plain ZeroMQ sockets are read by the event loop itself, through their file descriptors: `zmq.asyncio` adds a
+future and a task switch to every message. The descriptor of a ZeroMQ socket is edge-triggered, so a socket is always
+read until it is empty, and also after each send, which may consume the edge.
+
+Bounds: at most `IN_FLIGHT_LIMIT` commands wait for an answer, a further one is refused at once. Results that the event
+loop doesn't fetch wait in ZeroMQ's queue (1000 messages), which then drops the newest; `seq` shows the hole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+import msgpack
+import zmq
+
+from neuroloop.config import LslSettings, SessionSettings
+from neuroloop.errors import NeuroloopError, Unavailable
+
+SESSION_PROGRAM = (sys.executable, "-m", "neuroloop.session")
+IN_FLIGHT_LIMIT = 64
+STDERR_TAIL = 8192
+STDERR_LINES = 20
+
+ERRORS = {error.__name__: error for error in NeuroloopError.__subclasses__()}
+
+
+@dataclass(frozen=True)
+class Failure:
+    """How a session process ended that nobody had told to end."""
+
+    detail: str
+    exit_code: int | None
+    stderr: list[str]
+
+
+class _LoopSocket:
+    """A ZeroMQ socket that the running event loop reads."""
+
+    def __init__(self, socket: zmq.Socket[bytes], receive: Callable[[list[bytes]], None]) -> None:
+        self._socket = socket
+        self._receive = receive
+        self._loop = asyncio.get_running_loop()
+        self._descriptor = cast(int, socket.get(zmq.FD))
+        self._loop.add_reader(self._descriptor, self.drain)
+        self._loop.call_soon(self.drain)
+
+    def drain(self) -> None:
+        if self._socket.closed:
+            return
+        try:
+            frames = self._socket.recv_multipart(zmq.NOBLOCK)
+        except zmq.Again:
+            return
+        self._receive(frames)
+        self._loop.call_soon(self.drain)  # the next message comes after the tasks that this one has woken
+
+    def send(self, frames: Sequence[bytes]) -> None:
+        self._socket.send_multipart(frames, zmq.NOBLOCK)
+        self._loop.call_soon(self.drain)
+
+    def close(self) -> None:
+        self._loop.remove_reader(self._descriptor)
+        self._socket.close(linger=0)
+
+
+class SessionProcess:
+    """One session process, from its start to its end. A process that died is not started again.
+
+    on_message: called in the event loop with the topic and the packed map of every result.
+    on_failure: called once if the process ends by itself.
+    """
+
+    def __init__(
+        self,
+        settings: SessionSettings,
+        lsl: LslSettings,
+        on_message: Callable[[str, bytes], None],
+        on_failure: Callable[[Failure], None],
+        program: Sequence[str] = SESSION_PROGRAM,
+    ) -> None:
+        self.name = settings.name
+        self.state: Literal["starting", "ready", "failed", "ended"] = "starting"
+        self.failure: Failure | None = None
+        self.ready = asyncio.Event()
+        self._result_seen = asyncio.Event()
+        self._first_line = {"session": settings.model_dump(mode="json"), "lsl": lsl.model_dump(mode="json")}
+        self._on_message = on_message
+        self._on_failure = on_failure
+        self._program = program
+        self._process: asyncio.subprocess.Process | None = None
+        self._commands: _LoopSocket | None = None
+        self._results: _LoopSocket | None = None
+        self._pending: dict[bytes, asyncio.Future[Any]] = {}
+        self._request_count = 0
+        self._tasks: list[asyncio.Task[None]] = []
+        self._directory: str | None = None
+        self._stderr = b""
+        self._stopping = asyncio.Lock()
+
+    async def start(self) -> None:
+        """Start the process; `ready` is set when it answers and its results arrive. One that can't start has failed."""
+        self._directory = tempfile.mkdtemp(prefix="neuroloop-")
+        commands, results = (f"ipc://{self._directory}/{part}" for part in ("commands", "results"))
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                *self._program,
+                *("--commands", commands, "--results", results),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                start_new_session=True,  # Ctrl-C in the terminal is for the API, which then ends its sessions
+            )
+        except OSError as error:
+            self._fail(Failure(f"session {self.name!r}: its process can't be started: {error}", None, []))
+            return
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context.instance()
+        self._results = _LoopSocket(_connect(context.socket(zmq.SUB), results), self._receive_result)
+        self._commands = _LoopSocket(_connect(context.socket(zmq.DEALER), commands), self._receive_reply)
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(self._first_line).encode() + b"\n")
+        self._tasks = [
+            asyncio.create_task(run(self._process), name=f"{self.name}: {run.__name__}")
+            for run in (self._await_exit, self._await_ready)
+        ]
+
+    async def command(self, name: str, *, timeout: float = 5.0, **arguments: Any) -> Any:
+        """The result of a command. Raises the error that the session process answers with, or Unavailable."""
+        if self.failure is not None:
+            raise Unavailable(self.failure.detail)
+        if self.state != "ready":
+            raise Unavailable(f"session {self.name!r} is {self.state}; try again when /readyz says so")
+        return await self._request({"command": name, **arguments}, timeout)
+
+    async def stop(self, grace: float = 5.0) -> None:
+        """End the process: ask, after `grace` seconds terminate, after two more kill."""
+        async with self._stopping:
+            answers = self.state == "ready"
+            self.state = "ended"
+            if self._process is not None and self._process.returncode is None:
+                assert self._process.stdin is not None
+                assert self._commands is not None
+                if answers:
+                    with contextlib.suppress(zmq.Again):
+                        self._commands.send([b"shutdown", msgpack.packb({"command": "shutdown"})])
+                else:
+                    self._process.stdin.close()  # the process ends when it reads on
+                for wait, force in ((grace, self._process.terminate), (2.0, self._process.kill)):
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(self._process.wait(), wait)
+                        break
+                    with contextlib.suppress(ProcessLookupError):
+                        force()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            self._close()
+
+    async def _request(self, message: dict[str, Any], timeout: float | None) -> Any:
+        if len(self._pending) >= IN_FLIGHT_LIMIT:
+            raise Unavailable(f"session {self.name!r}: {IN_FLIGHT_LIMIT} commands wait for an answer; try again later")
+        assert self._commands is not None
+        self._request_count += 1
+        request_id = self._request_count.to_bytes(8, "big")
+        reply = self._pending[request_id] = asyncio.get_running_loop().create_future()
+        try:
+            self._commands.send([request_id, msgpack.packb(message)])
+            async with asyncio.timeout(timeout):
+                return await reply
+        except (TimeoutError, zmq.Again) as error:
+            raise Unavailable(
+                f"session {self.name!r}: no answer to {message['command']!r} within {timeout:g} s"
+            ) from error
+        finally:
+            del self._pending[request_id]
+
+    def _receive_reply(self, frames: list[bytes]) -> None:
+        request_id, payload = frames
+        reply = self._pending.get(request_id)
+        if reply is None or reply.done():
+            return  # its caller has given up
+        answer = msgpack.unpackb(payload)
+        if answer["ok"]:
+            reply.set_result(answer["result"])
+        else:
+            reply.set_exception(ERRORS.get(answer["error"], NeuroloopError)(answer["detail"]))
+
+    def _receive_result(self, frames: list[bytes]) -> None:
+        topic, payload = frames
+        self._result_seen.set()
+        self._on_message(topic.decode(), payload)
+
+    async def _await_ready(self, _process: asyncio.subprocess.Process) -> None:
+        with contextlib.suppress(Unavailable):
+            status = await self._request({"command": "status"}, None)
+            await self._result_seen.wait()  # nothing that is published from now on is lost
+            if self.state == "starting":
+                self.state = "ready"
+                self._on_message("status", msgpack.packb(status))
+                self.ready.set()
+
+    async def _await_exit(self, process: asyncio.subprocess.Process) -> None:
+        assert process.stderr is not None
+        while chunk := await process.stderr.read(65536):
+            self._stderr = (self._stderr + chunk)[-STDERR_TAIL:]
+            sys.stderr.write(chunk.decode(errors="replace"))
+        exit_code = await process.wait()
+        lines = self._stderr.decode(errors="replace").splitlines()[-STDERR_LINES:]
+        reason = f": {lines[-1]}" if lines else ""
+        detail = f"session {self.name!r}: its process ended with exit code {exit_code}{reason}"
+        self._fail(Failure(detail, exit_code, lines))
+
+    def _fail(self, failure: Failure) -> None:
+        self._result_seen.set()
+        for reply in self._pending.values():
+            if not reply.done():
+                reply.set_exception(Unavailable(failure.detail))
+        if self.state != "ended":
+            self.state = "failed"
+            self.failure = failure
+            self._on_failure(failure)
+
+    def _close(self) -> None:
+        for socket in (self._commands, self._results):
+            if socket is not None:
+                socket.close()
+        self._commands = self._results = None
+        if self._directory is not None:
+            shutil.rmtree(self._directory, ignore_errors=True)
+
+
+def _connect(socket: zmq.Socket[bytes], endpoint: str) -> zmq.Socket[bytes]:
+    socket.setsockopt(zmq.RECONNECT_IVL, 20)  # ms; the process binds when it is ready, long after this
+    if socket.type == zmq.SUB:
+        socket.subscribe(b"")
+    socket.connect(endpoint)
+    return socket

@@ -1,0 +1,70 @@
+"""What the loop tells once a second: channels that are not finite, bins that are late, samples that were dropped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from neuroloop.session.chain import Chain
+from neuroloop.session.messages import Health
+
+OVERLOAD_SHARE = 0.1  # of the bins of a second, late: more is told as overload
+
+Event = tuple[str, str, dict[str, Any]]
+
+
+class Watch:
+    """Looks at one chain from second to second."""
+
+    def __init__(self, chain: Chain, health: Health) -> None:
+        self._chain = chain
+        self._health = health
+        self._bins = self._late = 0
+        self._dropped = chain.ring.dropped
+        self._nonfinite = chain.cutter.nonfinite_by_channel.copy()
+
+    def bin(self, process_ms: float) -> None:
+        """A bin was answered so long after its last sample had arrived; longer than a bin is late."""
+        self._bins += 1
+        if process_ms > 1000 * self._chain.pipeline.bin_s:
+            self._late += 1
+            self._health.tally.late_bins += 1
+
+    def second(self) -> Iterator[Event]:
+        """Events (name, text, facts) of the second that ended."""
+        yield from self._tell_nonfinite()
+        yield from self._tell_dropped()
+        yield from self._tell_overload()
+
+    def _tell_nonfinite(self) -> Iterator[Event]:
+        counts = self._chain.cutter.nonfinite_by_channel
+        fresh = counts - self._nonfinite
+        if not fresh.any():
+            return
+        self._nonfinite = counts.copy()
+        labels = self._chain.pipeline.channels
+        channels = {labels[c]: int(fresh[c]) for c in np.flatnonzero(fresh)}
+        names = ", ".join(list(channels)[:8]) + (", ..." if len(channels) > 8 else "")
+        advice = "a channel that stays so can be left out with stream.channels"
+        yield "nonfinite", f"NaN or Inf on {names}: counted as missing; {advice}", {"channels": channels}
+
+    def _tell_dropped(self) -> Iterator[Event]:
+        dropped = self._chain.ring.dropped - self._dropped
+        if not dropped:
+            return
+        self._dropped += dropped
+        missed = -(-dropped // self._chain.pipeline.bin_samples)
+        self._health.tally.missed_bins += missed
+        detail = f"the loop fell behind by its whole buffer: {dropped} samples were dropped"
+        yield "overrun", detail, {"dropped_samples": dropped, "missed_bins": missed}
+
+    def _tell_overload(self) -> Iterator[Event]:
+        late, bins = self._late, self._bins
+        self._late = self._bins = 0
+        if late > OVERLOAD_SHARE * bins:
+            self._health.detail = f"overload: {late} of {bins} bins late in the last second"
+            yield "overload", self._health.detail, {"late_bins": late, "bins": bins}
+        elif self._health.detail.startswith("overload"):
+            self._health.detail = "answering in time again"

@@ -1,0 +1,102 @@
+"""Labels wait for their last bin, reach back 60 s, and never teach from what cannot be trusted."""
+
+import numpy as np
+import pytest
+
+from neuroloop.errors import ModelError
+from neuroloop.session.labels import Labels, RateHistory
+
+BIN = 0.02
+
+
+def history(bins=100, unusable=()):
+    kept = RateHistory(2, BIN)
+    for number in range(bins):
+        kept.add((number + 1) * BIN, np.array([number, 2 * number], np.float32), number not in unusable)
+    return kept
+
+
+@pytest.fixture
+def labels():
+    return Labels(("left", "right"), window_s=0.5)
+
+
+def test_a_label_covers_the_bins_whose_centre_lies_in_its_interval(labels):
+    kept = history()
+    labels.submit(kept, "left", 0.1, 0.2)
+    (lesson,) = labels.complete(kept)
+    assert lesson.bins == 5
+    np.testing.assert_allclose(lesson.rates, [7, 14])
+    assert labels.learned == 1
+
+
+def test_a_label_waits_until_its_last_bin_is_complete(labels):
+    kept = history(10)
+    labels.submit(kept, "right", 0.1, 0.3)
+    assert labels.complete(kept) == []
+    for number in range(10, 16):
+        assert labels.complete(kept) == []
+        assert labels.pending == 1
+        kept.add((number + 1) * BIN, np.zeros(2, np.float32), True)
+        if (number + 1.5) * BIN >= 0.3:
+            break
+    (lesson,) = labels.complete(kept)
+    assert lesson.label.index == 1
+    assert lesson.bins == 10
+    assert labels.pending == 0
+
+
+def test_a_label_without_times_is_for_the_window_that_just_ended(labels):
+    kept = history(100)
+    label = labels.submit(kept, "left", None, None)
+    assert (label.start, label.end) == (pytest.approx(1.5), pytest.approx(2.0))
+    assert labels.complete(kept)[0].bins == 25
+
+
+def test_a_label_reaches_back_sixty_seconds_and_no_further(labels):
+    kept = history(4000)
+    assert labels.submit(kept, "left", 20.1, 20.6)
+    assert labels.complete(kept)[0].bins == 25
+    with pytest.raises(ModelError, match="rates are kept from 20"):
+        labels.submit(kept, "left", 19.0, 19.5)
+
+
+def test_bins_that_cannot_be_trusted_teach_nothing(labels):
+    kept = history(100, unusable=range(5, 8))
+    labels.submit(kept, "left", 0.1, 0.2)
+    assert labels.complete(kept)[0].bins == 2
+    labels.submit(kept, "left", 0.1, 0.16)
+    assert labels.complete(kept)[0].bins == 0
+    assert (labels.learned, labels.refused) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("label", "start", "end", "words"),
+    [
+        ("up", 0.1, 0.2, "left, right"),
+        (None, 0.1, 0.2, "left, right"),
+        (["left"], 0.1, 0.2, "left, right"),
+        ("left", 0.2, 0.1, "start before end"),
+        ("left", 0.2, None, "both start and end"),
+        ("left", 0.1, float("inf"), "finite"),
+        ("left", 0.1, 90.0, "at most 60 s"),
+        ("left", 100.0, 101.0, "after the newest bin"),
+    ],
+)
+def test_a_label_that_cannot_be_learned_is_refused_with_the_reason(labels, label, start, end, words):
+    with pytest.raises(ModelError, match=words):
+        labels.submit(history(), label, start, end)
+    assert (labels.pending, labels.refused) == (0, 1)
+
+
+def test_before_the_first_bin_a_label_without_times_is_refused(labels):
+    with pytest.raises(ModelError, match="no bin is complete yet"):
+        labels.submit(RateHistory(2, BIN), "left", None, None)
+
+
+def test_the_queue_of_waiting_labels_is_bounded(labels):
+    kept = history()
+    for _ in range(256):
+        labels.submit(kept, "left", 3.0, 3.5)
+    with pytest.raises(ModelError, match="256 labels wait"):
+        labels.submit(kept, "left", 3.0, 3.5)

@@ -1,0 +1,109 @@
+"""Where samples are missing, from their timestamps alone."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from neuroloop.session.timeline import Timeline
+
+RATE = 1000.0
+
+
+def judge(times, chunks=None, dejitter="auto", rate=RATE):
+    """Follow all timestamps, in chunks; returns released, gaps, smoothed times, the timeline."""
+    buffer = np.array(times, dtype=float)
+    timeline = Timeline(rate, dejitter)
+    gaps, released, stop = [], 0, 0
+    for chunk in chunks or [len(buffer)]:
+        stop = min(len(buffer), stop + chunk)
+        released, found = timeline.follow(buffer, stop)
+        gaps += found
+    released, found = timeline.follow(buffer, len(buffer))
+    return released, gaps + found, buffer, timeline
+
+
+def test_a_stream_without_a_hole_has_no_gap_and_keeps_its_timestamps():
+    times = 5 + np.arange(3000) / RATE
+    released, gaps, followed, _ = judge(times)
+    assert (released, gaps) == (3000, [])
+    np.testing.assert_array_equal(followed, times)
+
+
+@pytest.mark.parametrize("missing", [1, 2, 17, 5000])
+def test_a_jump_of_whole_samples_is_a_gap_of_that_many_known_at_once(missing):
+    times = np.r_[np.arange(100), np.arange(100) + 100 + missing] / RATE
+    released, gaps, _, _ = judge(times[:101])
+    assert (released, gaps) == (101, [(100, missing)])
+    assert judge(times)[1] == [(100, missing)]
+
+
+@given(
+    holes=st.lists(st.tuples(st.integers(1, 300), st.integers(1, 2000)), max_size=6),
+    chunks=st.lists(st.integers(1, 400), max_size=20),
+)
+@settings(max_examples=25, deadline=None)
+def test_gaps_do_not_depend_on_how_the_samples_were_chunked(holes, chunks):
+    counts = np.concatenate([[0]] + [np.r_[np.ones(run), 1 + missing] for run, missing in holes])
+    times = 100 + np.cumsum(counts) / RATE
+    expected, position = [], 0
+    for run, missing in holes:
+        position += run + 1
+        expected.append((position, missing))
+    _, whole, smooth, _ = judge(times)
+    _, parts, smooth_parts, _ = judge(times, chunks)
+    assert whole == parts == expected
+    np.testing.assert_array_equal(smooth, smooth_parts)
+
+
+def test_jittered_timestamps_are_smoothed_and_no_gap_is_invented():
+    rng = np.random.default_rng(0)
+    true = np.arange(0, 20, 1 / 256)
+    # A headset stamps 12 samples when it sends them, now and then 30 ms late.
+    late = np.repeat(rng.exponential(0.004, len(true) // 12 + 1), 12)[: len(true)]
+    released, gaps, followed, _ = judge(true + late, dejitter="auto", rate=256.0)
+    assert gaps == []
+    assert released > len(true) - 30
+    settled = slice(5 * 256, released)
+    assert np.std(np.diff(followed[settled])) < 0.1 * np.std(np.diff((true + late)[settled]))
+    assert np.abs(np.diff(followed[settled]) - 1 / 256).max() < 0.5 / 256
+
+
+def test_a_real_hole_among_jittered_timestamps_is_found_with_its_length():
+    rng = np.random.default_rng(1)
+    true = np.arange(0, 20, 1 / 256)
+    true[2560:] += 1.0
+    _, gaps, _, _ = judge(true + rng.normal(0, 0.001, len(true)), rate=256.0)
+    assert len(gaps) == 1
+    position, missing = gaps[0]
+    assert position == 2560
+    assert abs(missing - 256) <= 2
+
+
+def test_a_burst_that_was_merely_late_is_no_gap():
+    rng = np.random.default_rng(2)
+    times = np.arange(0, 20, 1 / 256) + rng.normal(0, 0.001, 5120)
+    times[3000:3010] = times[3010]  # ten samples stamped when they were sent at last
+    released, gaps, _, _ = judge(times, rate=256.0)
+    assert gaps == []
+    assert released == len(times)
+
+
+def test_a_clock_that_was_set_by_hours_is_a_step_and_no_gap():
+    times = np.r_[np.arange(100) / RATE, 200_000 + np.arange(100) / RATE]
+    _, gaps, _, timeline = judge(times)
+    assert gaps == []
+    assert timeline.clock_steps == 1
+
+
+def test_after_a_loss_the_distance_to_the_next_sample_is_a_gap_whatever_the_jitter():
+    rng = np.random.default_rng(3)
+    times = np.r_[np.arange(0, 10, 1 / 256), 12.5 + np.arange(0, 1, 1 / 256)] + rng.normal(0, 0.001, 2816)
+    timeline = Timeline(256.0, "auto")
+    _, before = timeline.follow(times, 2560)
+    timeline.resume(2560)
+    _, after = timeline.follow(times, len(times))
+    assert before == []
+    assert len(after) == 1
+    assert after[0][0] == 2560
+    assert abs(after[0][1] - 2.5 * 256) <= 2
