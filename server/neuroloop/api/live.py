@@ -1,0 +1,168 @@
+"""The sessions that this server runs: for each its process and what it publishes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+import pylsl
+from fastapi import Depends
+from starlette.requests import HTTPConnection
+
+from neuroloop.api.hub import Hub, Message
+from neuroloop.config import LslSettings, SessionSettings
+from neuroloop.errors import Conflict, NotFound, Unavailable
+from neuroloop.session.supervisor import SESSION_PROGRAM, Failure, SessionProcess
+
+FIT_COUNT = 100
+FIT_STATES = {"fit_done": "done", "fit_failed": "failed"}
+
+
+class LiveSession:
+    """One session: its settings, its process, its hub, and the fits asked of it."""
+
+    def __init__(self, settings: SessionSettings, lsl: LslSettings, program: Sequence[str]) -> None:
+        self.settings = settings
+        self.hub = Hub()
+        self.process = SessionProcess(settings, lsl, self._receive, self._report_failure, program)
+        self._fits: OrderedDict[str, dict[str, Any]] = OrderedDict()
+
+    @property
+    def name(self) -> str:
+        return self.settings.name
+
+    @property
+    def state(self) -> str:
+        """starting, running, stopped or failed."""
+        if self.process.state == "ready" and self.hub.status is not None:
+            return str(self.hub.status["state"])
+        return self.process.state
+
+    async def status(self) -> dict[str, Any]:
+        """The session's own status; without its process the last one, with the state and the reason."""
+        if self.process.state == "ready":
+            try:
+                fresh: dict[str, Any] = await self.process.command("status")
+                return fresh
+            except Unavailable:
+                if self.process.state == "ready":
+                    raise  # alive, but does not answer
+        return self._status_without_process()
+
+    async def switch(self, command: Literal["start", "stop"]) -> dict[str, Any]:
+        """Start or stop the loop; the process stays."""
+        result: dict[str, Any] = await self.process.command(command)
+        self.hub.status = (self.hub.status or {}) | result  # until the session publishes its next one
+        return result
+
+    def describe(self) -> dict[str, Any]:
+        failure = self.process.failure
+        return {
+            "name": self.name,
+            "state": self.state,
+            "detail": None if failure is None else failure.detail,
+            "settings": self.settings.model_dump(mode="json"),
+        }
+
+    async def fit(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Begin a fit of the rereference weights; what became of it is in `fit_state`."""
+        fit_id = (await self.process.command("rereference_fit", **arguments))["fit"]
+        return self._fits.setdefault(str(fit_id), {"fit": fit_id, "state": "running"})
+
+    def fit_state(self, fit_id: str) -> dict[str, Any]:
+        if fit_id not in self._fits:
+            raise NotFound(f"session {self.name!r} has no fit {fit_id!r}")
+        return self._fits[fit_id]
+
+    def _receive(self, topic: str, packed: bytes) -> None:
+        message = Message(topic, packed)
+        self.hub.publish(message)
+        if topic == "events" and message.map["event"] in FIT_STATES:
+            event = message.map
+            self._fits[str(event["fit"])] = event | {"state": FIT_STATES[event["event"]]}
+            while len(self._fits) > FIT_COUNT:
+                self._fits.popitem(last=False)
+
+    def _report_failure(self, failure: Failure) -> None:
+        event = {
+            "type": "event",
+            "session": self.name,
+            "time": pylsl.local_clock(),
+            "seq": (self.hub.status or {}).get("seq"),
+            "event": "session_failed",
+            "detail": failure.detail,
+            "exit_code": failure.exit_code,
+            "stderr": failure.stderr,
+        }
+        self.hub.publish(Message.of("events", event))
+        self.hub.publish(Message.of("status", self._status_without_process()))
+
+    def _status_without_process(self) -> dict[str, Any]:
+        return {
+            "type": "status",
+            "session": self.name,
+            **(self.hub.status or {}),
+            "time": pylsl.local_clock(),
+            "state": self.process.state,
+            "detail": self.process.failure.detail if self.process.failure else None,
+        }
+
+
+class LiveSessions:
+    """All sessions of a server, by name."""
+
+    def __init__(self, lsl: LslSettings, program: Sequence[str] = SESSION_PROGRAM) -> None:
+        self._lsl = lsl
+        self._program = program
+        self._sessions: dict[str, LiveSession] = {}
+
+    def __getitem__(self, name: str) -> LiveSession:
+        if name not in self._sessions:
+            raise NotFound(f"no session {name!r}; there are: {', '.join(self._sessions) or 'none'}")
+        return self._sessions[name]
+
+    def all(self) -> list[LiveSession]:
+        return list(self._sessions.values())
+
+    async def create(self, settings: SessionSettings) -> LiveSession:
+        """Start a session's process; it is listed at once, and answers a little later."""
+        if settings.name in self._sessions:
+            raise Conflict(f"a session {settings.name!r} exists already; delete it first or choose another name")
+        session = self._sessions[settings.name] = LiveSession(settings, self._lsl, self._program)
+        await session.process.start()
+        return session
+
+    async def delete(self, name: str) -> None:
+        """End a session's process; its name is free when this returns."""
+        session = self[name]
+        await session.process.stop()
+        session.hub.close()
+        self._sessions.pop(name, None)
+
+    async def close(self) -> None:
+        await asyncio.gather(*(self.delete(name) for name in self._sessions))
+
+    def not_ready(self) -> list[str]:
+        """Why the server isn't ready: a line for each autostarted session whose process does not answer."""
+        return [
+            f"session {session.name!r} is {session.process.state}"
+            for session in self._sessions.values()
+            if session.settings.autostart and session.process.state != "ready"
+        ]
+
+
+def _sessions(connection: HTTPConnection) -> LiveSessions:
+    sessions: LiveSessions = connection.app.state.sessions
+    return sessions
+
+
+Sessions = Annotated[LiveSessions, Depends(_sessions)]
+
+
+def _session(sessions: Sessions, session: str) -> LiveSession:
+    return sessions[session]
+
+
+Session = Annotated[LiveSession, Depends(_session)]

@@ -1,0 +1,99 @@
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+
+Serve = Callable[..., Any]
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def has_ended(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_server_and_its_sessions_cleanly(
+    running_server: Serve, session_settings: Serve, wait_until: Serve, end: signal.Signals
+) -> None:
+    with running_server(session_settings("a"), session_settings("b", autostart=False)) as (url, process):
+        wait_until(lambda: httpx.get(f"{url}/readyz").is_success)
+        sessions = children(process.pid)
+        with connect(f"ws{url.removeprefix('http')}/v1/sessions/a/stream") as stream:
+            process.send_signal(end)
+            assert process.wait(10) == 0
+            with pytest.raises(ConnectionClosed):
+                deque(stream, maxlen=0)
+        assert "Traceback" not in process.stderr.read()
+    assert len(sessions) == 2
+    assert all(has_ended(pid) for pid in sessions)
+
+
+def test_sessions_end_when_the_server_is_killed(
+    running_server: Serve, session_settings: Serve, wait_until: Serve
+) -> None:
+    with running_server(session_settings("a")) as (url, process):
+        wait_until(lambda: httpx.get(f"{url}/readyz").is_success)
+        [session] = children(process.pid)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait(10)
+        wait_until(lambda: has_ended(session))
+    assert has_ended(session)
+
+
+def test_a_port_in_use_is_one_clear_line(running_server: Serve, server_url: str) -> None:
+    port = int(server_url.rpartition(":")[2])
+    with running_server(port=port) as (url, process):
+        assert process.wait(10) != 0
+        error = process.stderr.read()
+    assert url == ""
+    assert error.count("\n") == 1
+    assert f"port {port} of 127.0.0.1 is in use" in error
+
+
+def test_the_server_is_ready_only_when_every_autostarted_session_answers(
+    running_server: Serve, session_settings: Serve, wait_until: Serve
+) -> None:
+    with running_server(session_settings("a")) as (url, _):
+        reasons = httpx.get(f"{url}/readyz").json()
+        wait_until(lambda: httpx.get(f"{url}/readyz").is_success)
+        assert httpx.get(f"{url}/v1/sessions/a/status").json()["stream"]["state"] == "searching"
+    assert reasons.get("reasons", ["session 'a' is starting"]) == ["session 'a' is starting"]
+
+
+def test_clients_that_go_away_leave_no_trace_in_the_log(
+    running_server: Serve, session_settings: Serve, wait_until: Serve
+) -> None:
+    with running_server(session_settings("a")) as (url, process):
+        wait_until(lambda: httpx.get(f"{url}/readyz").is_success)
+        for _ in range(5):
+            with connect(f"ws{url.removeprefix('http')}/v1/sessions/a/stream") as stream:
+                stream.recv(timeout=10)
+                stream.socket.shutdown(socket.SHUT_RDWR)
+        with connect(f"ws{url.removeprefix('http')}/v1/sessions/a/stream") as stream:
+            received = [stream.recv(timeout=10) for _ in range(20)]
+        process.terminate()
+        assert process.wait(10) == 0
+        assert process.stderr.read() == ""
+    assert len(received) == 20
+
+
+def test_the_api_imports_neither_torch_nor_numba() -> None:
+    program = "import sys, neuroloop.api.server; print(sorted({'torch', 'numba', 'scipy'} & set(sys.modules)))"
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"

@@ -1,0 +1,151 @@
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import pytest
+
+from neuroloop.config import LslSettings, SessionSettings
+from neuroloop.errors import Conflict, ModelError, NeuroloopError, Unavailable
+from neuroloop.session.supervisor import IN_FLIGHT_LIMIT, Failure, SessionProcess
+
+FAKE = (sys.executable, str(Path(__file__).with_name("fake_session.py")))
+STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up'); signal.pause()"
+
+
+class Supervised:
+    """A session process and what it has reported."""
+
+    def __init__(self, program: Sequence[str] = FAKE) -> None:
+        settings = {"name": "demo", "stream": {"name": "x"}, "classes": ["left", "right"], "bin_ms": 5}
+        self.messages: list[tuple[str, dict[str, Any]]] = []
+        self.failures: list[Failure] = []
+        self.process = SessionProcess(
+            SessionSettings.model_validate(settings), LslSettings(), self.receive, self.failures.append, program
+        )
+
+    def receive(self, topic: str, packed: bytes) -> None:
+        self.messages.append((topic, msgpack.unpackb(packed)))
+
+
+def supervise(use: Callable[[Supervised], Awaitable[Any]], program: Sequence[str] = FAKE) -> Any:
+    async def run() -> Any:
+        supervised = Supervised(program)
+        await supervised.process.start()
+        try:
+            if program is FAKE:
+                await asyncio.wait_for(supervised.process.ready.wait(), 10)
+            return await asyncio.wait_for(use(supervised), 20)
+        finally:
+            await supervised.process.stop()
+
+    return asyncio.run(run())
+
+
+async def until(condition: Callable[[], Any]) -> None:
+    while not condition():
+        await asyncio.sleep(0.005)
+
+
+def test_a_command_gives_the_result_or_the_error_that_the_session_names() -> None:
+    async def use(supervised: Supervised) -> dict[str, Any]:
+        with pytest.raises(ModelError, match="'up' is no class"):
+            await supervised.process.command("label", label="up")
+        with pytest.raises(Conflict, match="running already"):
+            await supervised.process.command("start")
+        result: dict[str, Any] = await supervised.process.command("label", label="left", start=1.5)
+        return result
+
+    assert supervise(use)["start"] == 1.5
+
+
+def test_results_arrive_in_order_and_without_a_hole() -> None:
+    async def use(supervised: Supervised) -> list[int]:
+        await until(lambda: len(supervised.messages) > 100)
+        return [message["seq"] for topic, message in supervised.messages if topic == "predictions"]
+
+    seqs = supervise(use)
+    assert seqs == list(range(seqs[0], seqs[-1] + 1))
+
+
+def test_many_commands_at_once_are_each_answered_or_refused() -> None:
+    async def use(supervised: Supervised) -> list[Any]:
+        calls = (supervised.process.command("status") for _ in range(IN_FLIGHT_LIMIT + 10))
+        return await asyncio.gather(*calls, return_exceptions=True)
+
+    answers = supervise(use)
+    refused = [answer for answer in answers if isinstance(answer, Unavailable)]
+    assert len(refused) == 10
+    assert all(answer["state"] == "running" for answer in answers if answer not in refused)
+
+
+def test_a_command_that_is_not_answered_in_time_is_unavailable_and_the_next_one_works() -> None:
+    async def use(supervised: Supervised) -> Any:
+        with pytest.raises(Unavailable, match=r"no answer to 'label' within 0\.05 s"):
+            await supervised.process.command("label", label="hang", timeout=0.05)
+        return await supervised.process.command("status")
+
+    assert supervise(use)["state"] == "running"
+
+
+def test_a_process_that_dies_is_reported_with_its_last_words_and_refuses_commands() -> None:
+    async def use(supervised: Supervised) -> Supervised:
+        calls = (supervised.process.command("label", label=label) for label in ("hang", "die"))
+        errors = await asyncio.gather(*calls, return_exceptions=True)
+        assert [type(error) for error in errors] == [Unavailable, Unavailable]
+        with pytest.raises(Unavailable, match="exit code 3: fatal: no more samples"):
+            await supervised.process.command("status")
+        return supervised
+
+    supervised = supervise(use)
+    [failure] = supervised.failures
+    assert failure.exit_code == 3
+    assert failure.stderr == ["the loop has failed", "fatal: no more samples"]
+
+
+def test_a_program_that_is_not_there_is_a_failure_and_no_exception() -> None:
+    async def use(supervised: Supervised) -> Supervised:
+        with pytest.raises(Unavailable, match="can't be started"):
+            await supervised.process.command("status")
+        return supervised
+
+    supervised = supervise(use, ("/nonexistent/program",))
+    assert len(supervised.failures) == 1
+
+
+def test_stopping_is_no_failure_and_leaves_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+    async def use(supervised: Supervised) -> Supervised:
+        assert len(list(tmp_path.iterdir())) == 1
+        return supervised
+
+    supervised = supervise(use)
+    assert supervised.failures == []
+    assert supervised.process.state == "ended"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_process_that_will_not_end_is_killed() -> None:
+    async def use(supervised: Supervised) -> int:
+        child = supervised.process._process
+        assert child is not None
+        await supervised.process.stop(grace=1.0)
+        with pytest.raises(ProcessLookupError):
+            os.kill(child.pid, 0)
+        return child.returncode or 0
+
+    assert supervise(use, (sys.executable, "-c", STUBBORN)) == -signal.SIGKILL
+
+
+def test_before_the_process_answers_commands_are_refused_as_starting() -> None:
+    async def use(supervised: Supervised) -> NeuroloopError:
+        with pytest.raises(Unavailable, match="is starting") as refusal:
+            await supervised.process.command("status")
+        return refusal.value
+
+    assert "demo" in str(supervise(use, (sys.executable, "-c", "input(); input()")))
