@@ -1,0 +1,132 @@
+"""The command `neuroloop`. Modules are imported by the command that needs them, so that each starts quickly."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from neuroloop.errors import NeuroloopError
+from neuroloop_sources.cli import play, simulate
+
+app = typer.Typer(
+    help="Real-time closed-loop BCI server: LSL in, decoded labels out over WebSocket and LSL.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+config_app = typer.Typer(help="Configurations: one YAML file is one server.", no_args_is_help=True)
+app.add_typer(config_app, name="config")
+app.command()(simulate)
+app.command()(play)
+
+ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="The server's configuration.")]
+
+
+@contextmanager
+def _one_line_errors() -> Iterator[None]:
+    """What a user caused is told without a traceback, with exit code 1."""
+    try:
+        yield
+    except NeuroloopError as error:
+        typer.echo(f"neuroloop: {error}", err=True)
+        raise typer.Exit(1) from error
+
+
+@app.command()
+def serve(
+    config: ConfigFile,
+    host: Annotated[str | None, typer.Option(help="Loopback address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="0: any free port.")] = None,
+    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
+) -> None:
+    """Run the sessions of a configuration, and serve them over HTTP and WebSocket."""
+    from neuroloop.api.server import serve as run
+    from neuroloop.config import load, parse
+
+    with _one_line_errors():
+        given: dict[str, Any] = {"host": host, "port": port, "log_level": log_level}
+        settings = load(config).model_dump(mode="json") | {k: v for k, v in given.items() if v is not None}
+        run(parse(settings))
+
+
+@app.command()
+def demo(
+    seconds: Annotated[float | None, typer.Option(help="End after so many seconds, with a summary.")] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the summary as one line of JSON, and no table.")
+    ] = False,
+    port: Annotated[int, typer.Option(help="Of the server; 0: any free port.")] = 8765,
+    dataset: Annotated[
+        str | None, typer.Option(help="Play a recording instead: eegbci, or an .edf or .npz file.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the simulator.")] = 0,
+) -> None:
+    """Start a server and a simulated array, and watch it learn eight reach directions."""
+    from neuroloop.demo.run import run
+
+    with _one_line_errors():
+        run(seconds=seconds, as_json=as_json, port=port, dataset=dataset, seed=seed)
+
+
+@app.command()
+def streams(
+    timeout: Annotated[float, typer.Option(min=0.1, max=60, help="Seconds to wait for answers.")] = 1.0,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON list.")] = False,
+) -> None:
+    """List the LSL streams on the network."""
+    from dataclasses import asdict
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from neuroloop.session.streams import find_all
+
+    found = find_all(timeout)
+    if as_json:
+        print(json.dumps([asdict(stream) for stream in found]))
+        return
+    if not found:
+        typer.echo(f"no LSL stream answered within {timeout:g} s")
+        return
+    table = Table("name", "type", "source_id", "host", "channels", "Hz", "format")
+    for stream in found:
+        rate = f"{stream.nominal_srate:g}" if stream.nominal_srate else "irregular"
+        table.add_row(
+            stream.name, stream.type, stream.source_id, stream.hostname, str(stream.channel_count), rate, stream.format
+        )
+    Console().print(table)
+
+
+@config_app.command("schema")
+def config_schema() -> None:
+    """Print the JSON schema of a configuration."""
+    from neuroloop.config import ServerSettings
+
+    print(json.dumps(ServerSettings.model_json_schema(), indent=2))
+
+
+@config_app.command("check")
+def config_check(config: ConfigFile) -> None:
+    """Say whether a configuration can work: exit code 0, or 1 and what is wrong with which key."""
+    from neuroloop.config import load
+
+    with _one_line_errors():
+        settings = load(config)
+    names = ", ".join(session.name for session in settings.sessions) or "none"
+    typer.echo(f"{config}: valid; sessions: {names}")
+
+
+@config_app.command("show")
+def config_show(config: ConfigFile) -> None:
+    """Print a configuration with every default filled in."""
+    import yaml
+
+    from neuroloop.config import load
+
+    with _one_line_errors():
+        yaml.safe_dump(load(config).model_dump(mode="json"), sys.stdout, sort_keys=False)

@@ -1,0 +1,52 @@
+"""Receives one session's results, as any client would."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from pylsl import local_clock
+
+from neuroloop.demo.score import Account, Score
+from neuroloop_client import Client, NeuroloopClientError
+
+FATAL = ("session_failed", "stream_refused")
+
+
+class Watcher(threading.Thread):
+    """Subscribes when made, receives when started."""
+
+    def __init__(self, client: Client, session: str, names: dict[str, str], score: Score) -> None:
+        """names: decoder -> its name in the score."""
+        super().__init__(name=f"watch-{session}", daemon=True)
+        self.session = session
+        self.account = Account()
+        self.latest: dict[str, Any] = {}
+        self.failure = ""
+        self.newest_s = 0.0
+        self._names = names
+        self._score = score
+        self._stream = client.stream(session, ("predictions", "events"))
+
+    def run(self) -> None:
+        try:
+            for message in self._stream:
+                self._receive(message, local_clock())
+        except NeuroloopClientError as error:
+            self.failure = str(error)
+
+    def _receive(self, message: dict[str, Any], now: float) -> None:
+        if message["type"] == "event" and message["event"] in FATAL:
+            self.failure = message["detail"]
+        if message["type"] != "prediction":
+            return
+        if message["role"] == "active":
+            # From the bin's newest sample, one sample period before its end, to here: one clock on one machine.
+            self.account.take(message, None if message["gap"] else 1000 * (now - message["time"] + self.newest_s))
+            self.latest = message
+        name = self._names.get(message["model"]["name"])
+        if name is not None:
+            self._score.take(name, message)
+
+    def end(self) -> None:
+        self._stream.close()

@@ -1,0 +1,154 @@
+"""From the push of a bin's last sample into LSL to its prediction in a WebSocket client, on one clock.
+
+Source, session, API and client are four processes. The floor, by operations: the samples of a block are copied by the
+kernel and liblsl twice, filtered (4 sections, 5 multiply-adds), rereferenced (2 x 32 operations) and compared once; at
+96 channels and a block of 150 samples that is 1.2 million operations, 0.1 ms. The rest is wake-ups: LSL (p50 0.22 ms
+here, measured alone), the loop, ZeroMQ, the API's event loop, the client's socket.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+SETTLED = 100  # bins that are left out at the start: calibration, first labels
+BROADBAND = {"kind": "broadband", "band": [300, 6000]}
+HEADSET = {"kind": "bandpower", "bands": {"alpha": [8, 13], "beta": [14, 30]}}
+
+
+@dataclass(frozen=True)
+class Case:
+    """channels at rate Hz, in chunks of so many samples, for so many seconds."""
+
+    channels: int
+    rate: float
+    chunk: int
+    seconds: float
+    blocking: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"{self.channels} ch, {self.rate:g} Hz"
+
+
+CASES = (
+    Case(96, 30_000, 30, 60),
+    Case(256, 30_000, 30, 120),
+    Case(1024, 30_000, 30, 60, blocking=True),
+    Case(8, 250, 1, 60),
+)
+
+
+def configuration(case: Case, name: str) -> dict[str, Any]:
+    """Of a server with one session."""
+    session = {
+        "name": "bench",
+        "stream": {"source_id": name},
+        "front_end": BROADBAND if case.rate > 1000 else HEADSET,
+        "rereference": {"clusters": 32},
+        "bin_ms": 20,
+        "window": 25,
+        "classes": ["a", "b"],
+        "decoders": [{"name": "maxrate", "kind": "maxrate"}],
+    }
+    return {"port": 0, "sessions": [session]}
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, "-m", *arguments], stdout=subprocess.PIPE, text=True)
+
+
+def first_line(process: subprocess.Popen[str]) -> str:
+    line = process.stdout.readline() if process.stdout is not None else ""
+    if not line:
+        raise SystemExit(f"{process.args}: ended before it was ready")
+    return line
+
+
+def measure(case: Case) -> dict[str, Any]:
+    """Run one case; returns its row of the table."""
+    name = f"bench-{uuid.uuid4().hex[:8]}"
+    with tempfile.TemporaryDirectory() as folder:
+        config, pushed, received = (str(Path(folder) / part) for part in ("c.yaml", "pushed.npz", "received.npz"))
+        Path(config).write_text(yaml.safe_dump(configuration(case, name)))
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        server = start("neuroloop", "serve", config)
+        processes = [server]
+        try:
+            url = first_line(server).split()[-1]
+            client = start("tests.benchmarks.client", "--url", url, "--session", "bench", "--received", received)
+            processes.append(client)
+            first_line(client)
+            flags = ["--blocking"] if case.blocking else []
+            shape = ["--channels", str(case.channels), "--rate", str(case.rate), "--chunk", str(case.chunk)]
+            until = ["--seconds", str(case.seconds), "--pushed", pushed]
+            source = start("tests.benchmarks.source", "--name", name, *shape, *until, *flags)
+            processes.append(source)
+            source.wait(case.seconds + 120)
+            client.wait(120)
+        finally:
+            for process in reversed(processes):
+                process.terminate()
+                process.wait(20)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        return row(case, np.load(pushed), np.load(received), cpu)
+
+
+def _where(values: Any, above: float) -> str:
+    return ",".join(str(n) for n in np.flatnonzero(values > above)[:20])
+
+
+def row(case: Case, pushed: Any, received: Any, cpu: float) -> dict[str, Any]:
+    """One row of the table. Which push a bin's last sample was in follows from its timestamp."""
+    rate, chunk = float(pushed["rate"]), int(pushed["chunk"])
+    last = np.rint((received["times"] - pushed["start"]) * rate).astype(int) - 1
+    at = last // chunk
+    known = (at >= 0) & (at < len(pushed["pushed"]))
+    delays = 1000 * (received["arrivals"][known] - pushed["pushed"][at[known]])[SETTLED:]
+    status = json.loads(str(received["status"]))
+    numbers = received["numbers"]
+    events = [event["event"] for event in json.loads(str(received["events"]))]
+    return {
+        "case": case.name,
+        "bins": len(numbers),
+        "seq_skipped": int(numbers[-1] - numbers[0] + 1 - len(numbers)),
+        "missed_bins": status["missed_bins"],
+        "late_bins": status["late_bins"],
+        "gaps": status["gaps"],
+        "p50": round(float(np.percentile(delays, 50)), 3),
+        "p99": round(float(np.percentile(delays, 99)), 3),
+        "p99.9": round(float(np.percentile(delays, 99.9)), 3),
+        "max": round(float(delays.max()), 3),
+        "process_p50": round(float(np.median(received["process"][SETTLED:])), 3),
+        "stream_p50": round(float(np.median(received["stream"][SETTLED:])), 3),
+        "late_at": _where(received["process"], 20),
+        "slow_at": _where(delays, 5),
+        "cpu_cores": round(cpu / case.seconds, 2),
+        "overload_events": events.count("overload"),
+        "overrun_events": events.count("overrun"),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks latency", description=__doc__)
+    parser.add_argument("--seconds", type=float, help="of each case")
+    parser.add_argument("--channels", type=int, action="append", help="only the cases with so many channels")
+    options = parser.parse_args(sys.argv[2:])
+    for case in CASES:
+        if options.channels and case.channels not in options.channels:
+            continue
+        if options.seconds:
+            case = Case(case.channels, case.rate, case.chunk, options.seconds, case.blocking)
+        print("   ".join(f"{key} {value}" for key, value in measure(case).items()), flush=True)

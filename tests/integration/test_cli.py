@@ -1,0 +1,130 @@
+"""The command, as a user types it."""
+
+import json
+import os
+import pty
+import select
+import signal
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from neuroloop.configs import example
+
+
+def neuroloop(*arguments, **options):
+    return subprocess.run(
+        [sys.executable, "-m", "neuroloop", *arguments], capture_output=True, text=True, timeout=120, **options
+    )
+
+
+def children(pid):
+    """Processes in the groups that a process started, by what they run."""
+    found = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
+    rows = [line.split(None, 2) for line in found.splitlines()[1:]]
+    parents, result = {pid}, []
+    for _ in range(4):
+        fresh = [row for row in rows if int(row[1]) in parents and row not in result]
+        result += fresh
+        parents |= {int(row[0]) for row in fresh}
+    return [(int(row[0]), row[2]) for row in result]
+
+
+def test_the_schema_is_json_schema_of_all_settings():
+    schema = json.loads(neuroloop("config", "schema").stdout)
+    assert schema["title"] == "ServerSettings"
+    assert {"sessions", "host", "port"} <= schema["properties"].keys()
+
+
+@pytest.mark.parametrize("name", ["demo", "headset", "array", "counts"])
+def test_every_example_passes_the_check(name):
+    checked = neuroloop("config", "check", str(example(name)))
+    assert (checked.returncode, checked.stderr) == (0, "")
+    assert "valid" in checked.stdout
+
+
+def test_a_wrong_configuration_is_one_clear_error_without_a_traceback(tmp_path):
+    path = tmp_path / "wrong.yaml"
+    path.write_text("sessions: [{name: s, stream: {name: x}, classes: [a, b], bin: 20}]")
+    for command in (["config", "check"], ["serve"]):
+        refused = neuroloop(*command, str(path))
+        assert refused.returncode == 1
+        assert refused.stderr.strip() == "neuroloop: sessions.0.bin: unknown key; see `neuroloop config schema`"
+
+
+def test_a_configuration_is_shown_with_its_defaults():
+    shown = neuroloop("config", "show", str(example("counts"))).stdout
+    assert "half_life_s: 30.0" in shown
+
+
+def test_streams_lists_what_is_on_the_network(unique_name):
+    import pylsl
+
+    info = pylsl.StreamInfo(unique_name, "EEG", 3, 250, pylsl.cf_float32, unique_name)
+    outlet = pylsl.StreamOutlet(info)
+    listed = json.loads(neuroloop("streams", "--timeout", "2", "--json").stdout)
+    (found,) = [stream for stream in listed if stream["name"] == unique_name]
+    assert (found["channel_count"], found["nominal_srate"], found["format"]) == (3, 250.0, "float32")
+    assert unique_name in neuroloop("streams", "--timeout", "2", env=os.environ | {"COLUMNS": "200"}).stdout
+    assert outlet is not None
+
+
+@pytest.mark.slow
+def test_the_demo_decodes_and_its_summary_is_one_line_of_json():
+    run = neuroloop("demo", "--seconds", "12", "--json", "--port", "0")
+    assert run.returncode == 0, run.stderr
+    (line,) = run.stdout.splitlines()
+    summary = json.loads(line)
+    assert set(summary) == {"bins", "missed_bins", "gaps", "trials", "accuracy", "chance", "latency_ms"}
+    assert set(summary["accuracy"]) == {"maxrate", "poisson", "maxrate_without_lrr", "ideal"}
+    assert set(summary["latency_ms"]) == {"p50", "p99", "max"}
+    assert (summary["missed_bins"], summary["gaps"], summary["chance"]) == (0, 0, 0.125)
+    assert summary["bins"] > 400
+    assert summary["trials"] >= 15
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "terminate"])
+def test_ctrl_c_ends_every_process_that_the_demo_started(number):
+    screen, terminal = pty.openpty()  # the live table is drawn on terminals only
+    demo = subprocess.Popen(
+        [sys.executable, "-m", "neuroloop", "demo", "--port", "0"],
+        stdout=terminal,
+        stderr=terminal,
+        env=os.environ | {"COLUMNS": "160", "TERM": "xterm"},
+    )
+    text = ""
+    while "connected" not in text:
+        assert select.select([screen], [], [], 60)[0], text
+        text += os.read(screen, 65536).decode()
+    started = children(demo.pid)
+    assert len(started) >= 4  # server, two sessions, source
+    demo.send_signal(number)
+    while demo.poll() is None:
+        if select.select([screen], [], [], 0.1)[0]:
+            text += os.read(screen, 65536).decode()
+    os.close(terminal)
+    os.close(screen)
+    assert demo.returncode == 0
+    assert "latency ms: p50" in text
+    left = {pid for pid, _ in started} & {int(pid) for pid in os.listdir("/proc") if pid.isdigit()}
+    assert left == set()
+
+
+def test_a_port_in_use_is_one_clear_line():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        refused = neuroloop("demo", "--seconds", "1", "--json", "--port", str(taken.getsockname()[1]))
+    assert refused.returncode == 1
+    assert refused.stdout == ""
+    (line,) = refused.stderr.splitlines()
+    assert "in use" in line
+
+
+def test_a_dataset_that_is_not_there_is_one_clear_line():
+    refused = neuroloop("demo", "--dataset", "nowhere.edf", "--port", "0")
+    assert refused.returncode == 1
+    assert refused.stderr.splitlines() == ["neuroloop: dataset: nowhere.edf: no such file"]
