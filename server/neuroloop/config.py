@@ -172,7 +172,7 @@ class SessionSettings(Settings):
     rereference: RereferenceSettings = Field(default_factory=RereferenceSettings)
     bin_ms: float = Field(20.0, gt=0, le=10_000)
     block_ms: float = Field(
-        5.0, gt=0, description="longest block; the block is the largest divisor of the bin within it"
+        2.0, gt=0, description="longest block; the block is the largest divisor of the bin within it"
     )
     window: int = Field(25, ge=1, description="bins whose mean is the rate vector")
     settle_ms: float | None = Field(

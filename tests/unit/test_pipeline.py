@@ -62,7 +62,8 @@ def test_bins_before_the_thresholds_are_calibrated_are_marked_and_stay_out_of_th
 
 def test_a_block_with_missing_samples_marks_its_bin_and_the_filter_settles_again():
     pipeline = Pipeline(session(BROADBAND, rereference={"enabled": False}), 10_000, labels(3))
-    bins = run(pipeline, spiking(0.5), missing={42})
+    last_of_bin_10 = 11 * pipeline.bin_samples // pipeline.block_samples - 1
+    bins = run(pipeline, spiking(0.5), missing={last_of_bin_10})
     reasons = [(reason, gap) for _, _, reason, gap in bins]
     assert reasons[10] == ("gap", True)
     assert reasons[11] == ("settling", False)
