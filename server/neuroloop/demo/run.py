@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 from pylsl import local_clock
+from rich.console import RenderableType
 from rich.live import Live
 
 from neuroloop.demo.plan import Plan, recorded, simulated
@@ -48,8 +49,7 @@ class Demo:
         self._trials = plan.trials(facts["start_time"])
         self._add_trials()
         for watcher in self.watchers:
-            watcher.newest_s = 1.0 / facts["nominal_srate"]
-            watcher.start()
+            watcher.account.newest_s = 1.0 / facts["nominal_srate"]
 
     def _wait_for_server(self) -> None:
         deadline = time.monotonic() + READY_S
@@ -79,14 +79,21 @@ class Demo:
                 raise Unavailable(f"session {watcher.session}: {watcher.failure}")
         return self._source.running
 
-    def status(self) -> dict[str, Any]:
-        """Of the first session."""
-        return self._client.status(self.plan.sessions[0]["name"])
+    def table(self) -> RenderableType:
+        """What is known now, for the terminal."""
+        statuses, now = self._statuses(), local_clock()
+        summary = self._summary(statuses, now)
+        shares, last = self.score.so_far(now), self.score.last(now)
+        return table(self.address, statuses[0]["stream"], summary, shares, last, self.plan.learning_trials)
 
-    def summary(self, statuses: list[dict[str, Any]] | None = None) -> dict[str, Any]:
+    def summary(self) -> dict[str, Any]:
         """The line of `--json`. Bins and latency are what the client got; missed bins and gaps are those of all."""
-        statuses = statuses or [self._client.status(watcher.session) for watcher in self.watchers]
-        now = local_clock()
+        return self._summary(self._statuses(), local_clock())
+
+    def _statuses(self) -> list[dict[str, Any]]:
+        return [self._client.status(watcher.session) for watcher in self.watchers]
+
+    def _summary(self, statuses: list[dict[str, Any]], now: float) -> dict[str, Any]:
         account = self.watchers[0].account
         shares = self.score.accuracy(now)
         return {
@@ -127,10 +134,7 @@ def _show(demo: Demo, seconds: float | None, stop: threading.Event, *, quiet: bo
                 return
             stop.wait(left)
             if live is not None:
-                summary, last = demo.summary(), demo.score.last(local_clock())
-                live.update(
-                    table(demo.address, summary, last, demo.status()["stream"], demo.plan.learning_trials), refresh=True
-                )
+                live.update(demo.table(), refresh=True)
     stop.wait(SETTLE_S)
 
 
@@ -163,9 +167,9 @@ def _run(seconds: float | None, port: int, dataset: str | None, seed: int, *, qu
 
 def _tell(summary: dict[str, Any]) -> None:
     latency = summary["latency_ms"]
-    print(
-        f"{summary['bins']} bins, {summary['missed_bins']} missed, {summary['gaps']} gaps, {summary['trials']} trials"
-    )
+    print()
+    print("{bins} bins, {missed_bins} missed, {gaps} gaps, {trials} trials".format_map(summary))
     print(f"latency ms: p50 {latency['p50']}, p99 {latency['p99']}, max {latency['max']}")
     for name, share in summary["accuracy"].items():
-        print(f"accuracy of {name}: {'not known' if share is None else share} (chance {summary['chance']})")
+        if share is not None:
+            print(f"accuracy of {name}: {share:.3f} (chance {summary['chance']:.3f})")

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+SKEW_S = 10.0  # by which one session's answers may come before another's
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -21,27 +23,32 @@ class Trial:
 
 @dataclass
 class Account:
-    """What one subscriber got from one session: every `seq` once, in order, or it was missed."""
+    """What one subscriber got from one session: every `seq` once, in order, or it was missed.
+
+    newest_s: from a bin's newest sample to its end, one sample period; latencies are counted from there.
+    """
 
     bins: int = 0
     missed: int = 0
-    latencies_ms: list[float] = field(default_factory=list)
+    newest_s: float = 0.0
+    _latencies_s: list[float] = field(default_factory=list)
     _next: int | None = None
 
-    def take(self, message: dict[str, Any], latency_ms: float | None) -> None:
-        """A prediction of the active decoder; latency: from its newest sample to now, None for a gap."""
+    def take(self, message: dict[str, Any], now: float) -> None:
+        """A prediction of the active decoder that came at this LSL time; a gap has no newest sample, so no latency."""
         if self._next is not None and message["seq"] > self._next:
             self.missed += message["seq"] - self._next
         self._next = message["seq"] + 1
         self.bins += 1
-        if latency_ms is not None:
-            self.latencies_ms.append(latency_ms)
+        if not message["gap"]:
+            self._latencies_s.append(now - message["time"])
 
     def latency_ms(self) -> dict[str, float | None]:
         """p50, p99 and max."""
-        if not self.latencies_ms:
+        if not self._latencies_s:
             return {"p50": None, "p99": None, "max": None}
-        p50, p99, most = np.percentile(self.latencies_ms, [50, 99, 100]).round(2).tolist()
+        latencies_ms = 1000 * (np.array(self._latencies_s) + self.newest_s)
+        p50, p99, most = np.percentile(latencies_ms, [50, 99, 100]).round(2).tolist()
         return {"p50": p50, "p99": p99, "max": most}
 
 
@@ -70,7 +77,7 @@ class Score:
     def take(self, decoder: str, message: dict[str, Any]) -> None:
         """The last answer whose bin has its centre in a trial counts; it was given before the trial was learned."""
         center = message["time"] - self._half_bin
-        while self._first_open < len(self._trials) and self._trials[self._first_open].end <= center - 1.0:
+        while self._first_open < len(self._trials) and self._trials[self._first_open].end <= center - SKEW_S:
             self._first_open += 1
         for number in range(self._first_open, len(self._trials)):
             trial = self._trials[number]
@@ -93,7 +100,17 @@ class Score:
 
     def accuracy(self, now: float) -> dict[str, float | None]:
         """Share of right answers of each decoder, and of the ideal one, over the trials that count."""
-        scored = self.complete(now)[self._learning_trials :]
+        return self._shares(self.complete(now)[self._learning_trials :])
+
+    def so_far(self, now: float) -> dict[str, float | None]:
+        """The accuracy; while the first trials are being learned, over those. Without the ideal where none is known."""
+        complete = self.complete(now)
+        shares = self._shares(complete[self._learning_trials :] or complete)
+        if shares["ideal"] is None:
+            del shares["ideal"]
+        return shares
+
+    def _shares(self, scored: list[int]) -> dict[str, float | None]:
         shares: dict[str, float | None] = dict.fromkeys((*self._decoders, "ideal"))
         if not scored:
             return shares

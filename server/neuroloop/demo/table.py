@@ -8,6 +8,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from neuroloop.demo.score import Trial
+
 
 def _number(value: float | None, form: str = ".2f") -> str:
     return "-" if value is None else format(value, form)
@@ -19,11 +21,17 @@ def _mark(answer: str | None, truth: str) -> Text:
     return Text(answer, style="green" if answer == truth else "red")
 
 
-def table(address: str, summary: dict[str, Any], last: tuple[Any, dict[str, str | None]] | None, stream: dict[str, Any],
-          learning: int) -> RenderableType:  # fmt: skip
-    """summary: as the demo prints it; last: the last trial and the answers to it; stream: its health from `status`.
+def table(
+    address: str,
+    stream: dict[str, Any],
+    summary: dict[str, Any],
+    accuracy: dict[str, float | None],
+    last: tuple[Trial, dict[str, str | None]] | None,
+    learning: int,
+) -> RenderableType:
+    """stream: its health from `status`. summary: as the demo prints it. accuracy: of each decoder, so far.
 
-    learning: trials until answers count.
+    last: the last trial and the answers to it. learning: trials until answers count.
     """
     health = Table(title=f"neuroloop demo   {address}   Ctrl-C ends it", title_justify="left")
     for column in ("stream", "channels", "bins", "missed", "gaps", "latency p50 / p99 / max ms"):
@@ -42,7 +50,7 @@ def table(address: str, summary: dict[str, Any], last: tuple[Any, dict[str, str 
     decoders.add_column("decoder")
     decoders.add_column("last trial: " + ("-" if last is None else last[0].label))
     decoders.add_column(f"accuracy (chance {summary['chance']:.3f})")
-    for name, share in summary["accuracy"].items():
+    for name, share in accuracy.items():
         answer = Text("-", style="dim")
         if last is not None:
             answer = _mark(last[0].ideal if name == "ideal" else last[1].get(name), last[0].label)

@@ -14,7 +14,7 @@ FATAL = ("session_failed", "stream_refused")
 
 
 class Watcher(threading.Thread):
-    """Subscribes when made, receives when started."""
+    """Subscribes when made, and receives from then on."""
 
     def __init__(self, client: Client, session: str, names: dict[str, str], score: Score) -> None:
         """names: decoder -> its name in the score."""
@@ -23,10 +23,10 @@ class Watcher(threading.Thread):
         self.account = Account()
         self.latest: dict[str, Any] = {}
         self.failure = ""
-        self.newest_s = 0.0
         self._names = names
         self._score = score
         self._stream = client.stream(session, ("predictions", "events"))
+        self.start()
 
     def run(self) -> None:
         try:
@@ -41,8 +41,7 @@ class Watcher(threading.Thread):
         if message["type"] != "prediction":
             return
         if message["role"] == "active":
-            # From the bin's newest sample, one sample period before its end, to here: one clock on one machine.
-            self.account.take(message, None if message["gap"] else 1000 * (now - message["time"] + self.newest_s))
+            self.account.take(message, now)
             self.latest = message
         name = self._names.get(message["model"]["name"])
         if name is not None:
