@@ -182,3 +182,16 @@ def test_the_band_pass_of_the_broadband_front_end_is_scipys():
     bins = run(pipeline, samples)
     counted = sum(values[0] * 0.02 for values, _, reason, _ in bins[10:] if reason is None)
     assert counted == pytest.approx(np.sum(spikes >= 2000), rel=0.05)
+
+
+def test_a_notch_takes_line_noise_out_of_the_spike_band():
+    noise = spiking(2.0)
+    hum = 30 * np.sin(2 * np.pi * 400 * np.arange(len(noise)) / 10_000)[:, None].astype(np.float32)
+    sigma = {}
+    for notch in ([], [400]):
+        settings_ = session(BROADBAND | {"notch": notch, "calibration_s": 1}, rereference={"enabled": False})
+        pipeline = Pipeline(settings_, 10_000, labels(3))
+        run(pipeline, noise + hum)
+        sigma[len(notch)] = pipeline.front_end.sigma[0]
+    assert sigma[0] > 15
+    assert sigma[1] < 2
