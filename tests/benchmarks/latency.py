@@ -15,6 +15,8 @@ import subprocess
 import sys
 import tempfile
 import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,8 +67,21 @@ def configuration(case: Case, name: str) -> dict[str, Any]:
     return {"port": 0, "sessions": [session]}
 
 
-def start(*arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen([sys.executable, "-m", *arguments], stdout=subprocess.PIPE, text=True)
+@contextmanager
+def processes() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Gives what starts a module as a process; ends them all, the last one first."""
+    running: list[subprocess.Popen[str]] = []
+
+    def start(*arguments: str, python: str = sys.executable) -> subprocess.Popen[str]:
+        running.append(subprocess.Popen([python, "-m", *arguments], stdout=subprocess.PIPE, text=True))
+        return running[-1]
+
+    try:
+        yield start
+    finally:
+        for process in reversed(running):
+            process.terminate()
+            process.wait(20)
 
 
 def first_line(process: subprocess.Popen[str]) -> str:
@@ -76,47 +91,49 @@ def first_line(process: subprocess.Popen[str]) -> str:
     return line
 
 
-def measure(case: Case) -> dict[str, Any]:
-    """Run one case; returns its row of the table."""
+def source(case: Case, name: str, pushed: str) -> list[str]:
+    """The arguments that start the source of a case."""
+    shape = ["--channels", str(case.channels), "--rate", str(case.rate), "--chunk", str(case.chunk)]
+    until = ["--seconds", str(case.seconds), "--pushed", pushed]
+    flags = ["--blocking"] if case.blocking else []
+    return ["tests.benchmarks.source", "--name", name, *shape, *until, *flags]
+
+
+def children_cpu() -> float:
+    """Seconds that processes of ours used, all those that have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def measure(case: Case, settled: int = SETTLED) -> dict[str, Any]:
+    """Run one case; returns its row of the table, without the first `settled` bins."""
     name = f"bench-{uuid.uuid4().hex[:8]}"
+    before = children_cpu()
     with tempfile.TemporaryDirectory() as folder:
         config, pushed, received = (str(Path(folder) / part) for part in ("c.yaml", "pushed.npz", "received.npz"))
         Path(config).write_text(yaml.safe_dump(configuration(case, name)))
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        server = start("neuroloop", "serve", config)
-        processes = [server]
-        try:
-            url = first_line(server).split()[-1]
+        with processes() as start:
+            url = first_line(start("neuroloop", "serve", config)).split()[-1]
             client = start("tests.benchmarks.client", "--url", url, "--session", "bench", "--received", received)
-            processes.append(client)
             first_line(client)
-            flags = ["--blocking"] if case.blocking else []
-            shape = ["--channels", str(case.channels), "--rate", str(case.rate), "--chunk", str(case.chunk)]
-            until = ["--seconds", str(case.seconds), "--pushed", pushed]
-            source = start("tests.benchmarks.source", "--name", name, *shape, *until, *flags)
-            processes.append(source)
-            source.wait(case.seconds + 120)
+            start(*source(case, name, pushed)).wait(case.seconds + 120)
             client.wait(120)
-        finally:
-            for process in reversed(processes):
-                process.terminate()
-                process.wait(20)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        return row(case, np.load(pushed), np.load(received), cpu)
+        return row(case, np.load(pushed), np.load(received), children_cpu() - before, settled)
 
 
-def _where(values: Any, above: float) -> str:
-    return ",".join(str(n) for n in np.flatnonzero(values > above)[:20])
+def delays_ms(pushed: Any, received: Any) -> Any:
+    """From the push of every bin's last sample to the bin's arrival; which push that was follows from the bin's end.
 
-
-def row(case: Case, pushed: Any, received: Any, cpu: float) -> dict[str, Any]:
-    """One row of the table. Which push a bin's last sample was in follows from its timestamp."""
-    rate, chunk = float(pushed["rate"]), int(pushed["chunk"])
-    last = np.rint((received["times"] - pushed["start"]) * rate).astype(int) - 1
-    at = last // chunk
+    Bins end where chunks do. LSL estimates the clock offset, which moves times by up to a sample: hence the rounding.
+    """
+    at = np.rint((received["times"] - pushed["start"]) * pushed["rate"] / pushed["chunk"]).astype(int) - 1
     known = (at >= 0) & (at < len(pushed["pushed"]))
-    delays = 1000 * (received["arrivals"][known] - pushed["pushed"][at[known]])[SETTLED:]
+    return 1000 * (received["arrivals"][known] - pushed["pushed"][at[known]])
+
+
+def row(case: Case, pushed: Any, received: Any, cpu: float, settled: int) -> dict[str, Any]:
+    """One row of the table."""
+    delays = delays_ms(pushed, received)[settled:]
     status = json.loads(str(received["status"]))
     numbers = received["numbers"]
     events = [event["event"] for event in json.loads(str(received["events"]))]
@@ -131,10 +148,8 @@ def row(case: Case, pushed: Any, received: Any, cpu: float) -> dict[str, Any]:
         "p99": round(float(np.percentile(delays, 99)), 3),
         "p99.9": round(float(np.percentile(delays, 99.9)), 3),
         "max": round(float(delays.max()), 3),
-        "process_p50": round(float(np.median(received["process"][SETTLED:])), 3),
-        "stream_p50": round(float(np.median(received["stream"][SETTLED:])), 3),
-        "late_at": _where(received["process"], 20),
-        "slow_at": _where(delays, 5),
+        "process_p50": round(float(np.median(received["process"][settled:])), 3),
+        "stream_p50": round(float(np.median(received["stream"][settled:])), 3),
         "cpu_cores": round(cpu / case.seconds, 2),
         "overload_events": events.count("overload"),
         "overrun_events": events.count("overrun"),
