@@ -24,7 +24,7 @@ Band = tuple[float, float]
 class Settings(BaseModel):
     """Base of all settings: frozen, and an unknown key is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class StreamSelector(Settings):
@@ -45,8 +45,8 @@ class StreamSelector(Settings):
 class StreamSettings(StreamSelector):
     """The stream of samples that drives a session."""
 
-    nominal_srate: float | None = Field(None, gt=0, description="Hz; a stream of another rate is refused")
-    channel_count: int | None = Field(None, ge=1, description="a stream of another count is refused")
+    nominal_srate: float | None = Field(None, gt=0, le=1e6, description="Hz; a stream of another rate is refused")
+    channel_count: int | None = Field(None, ge=1, le=65_536, description="a stream of another count is refused")
     channels: list[str] | None = Field(None, min_length=1, description="labels of the channels to use; all by default")
     dejitter: Literal["auto", "on", "off"] = Field(
         "auto", description="smooth the timestamps; auto: only when they are seen to jitter"
@@ -172,12 +172,13 @@ class SessionSettings(Settings):
     rereference: RereferenceSettings = Field(default_factory=RereferenceSettings)
     bin_ms: float = Field(20.0, gt=0, le=10_000)
     block_ms: float = Field(
-        2.0, gt=0, description="longest block; the block is the largest divisor of the bin within it"
+        2.0, gt=0, le=10_000, description="longest block; the block is the largest divisor of the bin within it"
     )
-    window: int = Field(25, ge=1, description="bins whose mean is the rate vector")
+    window: int = Field(25, ge=1, le=10_000, description="bins whose mean is the rate vector")
     settle_ms: float | None = Field(
         None,
         ge=0,
+        le=600_000,
         description="after a start or a hole, until the filter counts as settled; 3 / lowest edge by default",
     )
     classes: list[str] = Field(min_length=2)
@@ -337,7 +338,7 @@ def explain(error: ValidationError) -> str:
     for fault in error.errors():
         key = ".".join(str(part) for part in fault["loc"]) or "configuration"
         if fault["type"] == "extra_forbidden":
-            lines.append(f"{key}: unknown key; see `neuroloop config schema`")
+            lines.append(f"{key}: unknown key")
             continue
         message = re.sub(r"^Value error, ", "", fault["msg"])
         value = fault.get("input")

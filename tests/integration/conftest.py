@@ -18,6 +18,14 @@ from neuroloop.config import parse_session
 PATIENCE_S = 60.0
 
 
+COUNTS = {"kind": "counts"}
+ALL = ["a", "b"]
+
+
+def ones(samples, channels=4):
+    return np.ones((samples, channels), np.float32)
+
+
 class Refused(Exception):
     """A command that the session refused: (class, detail)."""
 
@@ -115,6 +123,23 @@ def start_session(tmp_path_factory):
 
     yield start
     assert [session.end() for session in running] == expected
+
+
+@pytest.fixture
+def start_counts(start_session, unique_name):
+    """A function that starts a session on counts from this stream, 20 ms a bin; it knows no rereference."""
+
+    def start(stream, **settings):
+        common = {"front_end": COUNTS, "window": 5, "classes": ALL, "outlets": {"enabled": False}}
+        return start_session(name=unique_name, stream=stream, **common | settings)
+
+    return start
+
+
+@pytest.fixture
+def counts(start_counts, unique_name):
+    """Such a session; its stream has its name."""
+    return start_counts({"name": unique_name})
 
 
 class Source:

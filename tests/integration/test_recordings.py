@@ -99,7 +99,7 @@ def test_a_recording_in_other_chunks_gives_byte_identical_predictions(start_sess
     whole = open_recording("eegbci", runs=[6])
     recording = replace(part(whole, 0, 40), markers=tuple((time, text) for time, text in whole.markers if time < 36))
     seen = []
-    for chunk in (1, 13, 64):
+    for chunk in (1, 13):
         name = f"{unique_name}-{chunk}"
         session = start_session(
             **selectors(name, [0, 2], {"T1": "fists", "T2": "feet"}),
@@ -113,7 +113,7 @@ def test_a_recording_in_other_chunks_gives_byte_identical_predictions(start_sess
         seen.append(payloads(session))
         assert session.predictions()[-1]["model"]["version"] >= 3
         assert session.predictions()[-1]["label"] is not None, session.predictions()[-1]["reason"]
-    assert seen[0] == seen[1] == seen[2]
+    assert seen[0] == seen[1]
 
 
 def poisson_maximum_likelihood(rates, labels, asked, duration_s, smoothing):
@@ -144,7 +144,7 @@ def test_hippocampal_spikes_tell_where_the_animal_runs(start_session, unique_nam
             {"name": "poisson", "kind": "poisson", "role": "shadow"},
         ],
     )
-    with streaming(player(replace(recording, markers=tuple(first)), unique_name, chunk=5, speed=30)):
+    with streaming(player(replace(recording, markers=tuple(first)), unique_name, chunk=5, speed=45)):
         all_bins(session, recording.sample_count, 3)
     assert session.command("status")["labels"]["learned"] == len(first)
     assert session.command("status")["gaps"] == 0
@@ -178,7 +178,7 @@ def test_a_headset_tells_open_eyes_from_closed(start_session, unique_name, recor
     cues = [(float(start), "eyes-open" if start < 30 else "eyes-closed") for start in range(0, 60, 2)]
     recording = replace(chain(halves), markers=tuple(cues))
     session = start_session(**(HEADSET | selectors(unique_name, [0, 2], HEADSET["markers"][0]["labels"])))
-    with streaming(player(recording, unique_name, speed=8)):
+    with streaming(player(recording, unique_name, speed=12)):
         all_bins(session, 1200, 2)
     windows = [(end * 10 - 1, "open" if end <= 90 else "closed") for end in range(62, 122, 2)]
     answers = {(p["model"]["name"], p["seq"]): p["label"] for p in session.messages["predictions"]}
@@ -203,7 +203,7 @@ def test_imagined_fists_and_feet_are_decoded_as_well_as_can_be_without_spatial_p
     settings |= {"classes": ["fists", "feet"], "window": 30, "front_end": {"kind": "bandpower"}}
     session = start_session(**settings)
     shown = tuple((time, text) for time, text in cues if time < learned_s)
-    with streaming(player(replace(recording, markers=shown), unique_name, speed=15)):
+    with streaming(player(replace(recording, markers=shown), unique_name, speed=20)):
         all_bins(session, int(recording.seconds * 10) - 1, 2)
     answers = {(p["model"]["name"], p["seq"]): p["label"] for p in session.messages["predictions"]}
     asked = [(round((time + 3.5) * 10) - 1, {"T1": "fists", "T2": "feet"}[text]) for time, text in cues[len(shown) :]]

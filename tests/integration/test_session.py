@@ -1,32 +1,11 @@
 """A session process over real LSL: ingest, gaps, faults, labels, outputs."""
 
-import contextlib
 import math
 
 import numpy as np
 import pylsl
 import pytest
-from tests.integration.conftest import Refused
-
-COUNTS = {"kind": "counts"}
-ALL = ["a", "b"]
-
-
-@pytest.fixture
-def counts(start_session, unique_name):
-    """A session on counts at 1000 Hz, 20 samples a bin; it knows no rereference."""
-    return start_session(
-        name=unique_name,
-        stream={"name": unique_name},
-        front_end=COUNTS,
-        window=5,
-        classes=ALL,
-        outlets={"enabled": False},
-    )
-
-
-def ones(samples, channels=4):
-    return np.ones((samples, channels), np.float32)
+from tests.integration.conftest import ALL, COUNTS, Refused, ones
 
 
 def test_every_bin_is_answered_in_order_with_its_samples_and_its_time(counts, open_source, unique_name):
@@ -362,37 +341,3 @@ def test_two_sessions_share_one_stream(start_session, open_source, unique_name):
         session.event("stream_connected")
     source.push(ones(200))
     assert [len(session.bins(10)) for session in sessions] == [10, 10]
-
-
-def test_a_command_that_comes_as_the_process_ends_does_not_hold_it_up(counts):
-    counts.process.stdin.close()
-    with contextlib.suppress(Refused, AssertionError):
-        counts.command("status", patience_s=1.0)
-    assert counts.process.wait(5) == 0
-
-
-def test_a_thread_that_dies_ends_the_session_loudly(start_session, open_source, unique_name, tmp_path):
-    (tmp_path / "broken.py").write_text("class Broken:\n    settings_model = None\n")
-    package = tmp_path / "broken-1.dist-info"
-    package.mkdir()
-    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1\n")
-    (package / "entry_points.txt").write_text("[neuroloop.models]\nbroken = broken:Broken\n")
-    session = start_session(
-        name=unique_name,
-        stream={"name": unique_name},
-        front_end=COUNTS,
-        classes=ALL,
-        decoders=[{"name": "d", "kind": "broken"}],
-        environment={"PYTHONPATH": str(tmp_path)},
-        exit_code=1,
-    )
-    open_source(unique_name)
-    assert session.process.wait(30) == 1
-    assert "AttributeError" in session.log()
-
-
-def test_the_process_ends_when_whoever_started_it_is_gone(counts, open_source, unique_name):
-    open_source(unique_name)
-    counts.event("stream_connected")
-    counts.process.stdin.close()
-    assert counts.process.wait(20) == 0

@@ -19,13 +19,14 @@ from neuroloop.session.supervisor import SESSION_PROGRAM
 def create_app(settings: ServerSettings, session_program: Sequence[str] = SESSION_PROGRAM) -> FastAPI:
     """The ASGI application of a server.
 
-    session_program: the command line of a session process, without its endpoints.
+    session_program: the command line of a session process, without its endpoints and its log level.
     """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         configure_lsl(settings.lsl)
-        live = app.state.sessions = LiveSessions(settings.lsl, session_program)
+        program = (*session_program, "--log-level", settings.log_level)
+        live = app.state.sessions = LiveSessions(settings.lsl, program)
         for session in settings.sessions:
             await live.create(session)
         try:
@@ -33,7 +34,7 @@ def create_app(settings: ServerSettings, session_program: Sequence[str] = SESSIO
         finally:
             await live.close()
 
-    app = FastAPI(title="neuroloop", version=__version__, lifespan=lifespan)
+    app = FastAPI(title="neuroloop", version=__version__, lifespan=lifespan, responses={"default": errors.DESCRIPTION})
     errors.install(app)
     for module in (info, sessions, labels, predictions, rereference, stream):
         app.include_router(module.router)

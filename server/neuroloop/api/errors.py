@@ -33,6 +33,21 @@ STATUS: dict[type[NeuroloopError], int] = {
 }
 
 
+DESCRIPTION: dict[str, Any] = {
+    "description": "A problem (RFC 9457): what was expected, what came, what to do",
+    "content": {
+        "application/problem+json": {
+            "schema": {
+                "type": "object",
+                "required": ["type", "title", "status", "detail", "instance"],
+                "properties": {key: {"type": "string"} for key in ("type", "title", "detail", "instance")}
+                | {"status": {"type": "integer"}},
+            }
+        }
+    },
+}
+
+
 class JsonResponse(JSONResponse):
     """JSON in which a value that is not finite is null."""
 
@@ -103,5 +118,5 @@ def install(app: FastAPI) -> None:
 
 def explain_faults(faults: Any) -> str:
     """The text of `neuroloop.config.explain` for faults in a request, whose keys start with the part it came in."""
-    stripped = [fault | {"loc": fault["loc"][1:]} for fault in faults]
+    stripped = [fault | {"loc": fault["loc"][1:] or fault["loc"] or ("message",)} for fault in faults]
     return explain(cast(ValidationError, RequestValidationError(stripped)))

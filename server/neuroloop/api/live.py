@@ -139,7 +139,8 @@ class LiveSessions:
         session = self[name]
         await session.process.stop()
         session.hub.close()
-        self._sessions.pop(name, None)
+        if self._sessions.get(name) is session:  # not deleted meanwhile, and made again
+            del self._sessions[name]
 
     async def close(self) -> None:
         await asyncio.gather(*(self.delete(name) for name in self._sessions))

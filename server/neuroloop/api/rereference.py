@@ -79,7 +79,7 @@ async def change_mode(session: Session, change: ModeChange) -> JsonResponse:
 
 
 @router.post("/fit", status_code=202)
-async def fit(session: Session, request: FitRequest) -> JsonResponse:
+async def start_fit(session: Session, request: FitRequest) -> JsonResponse:
     """Begin a fit from live data; the event `fit_done` or `fit_failed` says how it ended, and so does its page."""
     state = await session.fit(request.model_dump())
     return JsonResponse(state, 202, {"Location": f"/v1/sessions/{session.name}/rereference/fits/{state['fit']}"})
@@ -95,7 +95,9 @@ async def get_fit(session: Session, fit_id: str) -> JsonResponse:
 async def get_weights(
     session: Session,
     format: Format = "csv",
-    version: Annotated[int | None, Query(description="one of the last versions; by default the one in use")] = None,
+    version: Annotated[
+        int | None, Query(ge=0, lt=2**63, description="one of the last versions; by default the one in use")
+    ] = None,
 ) -> Response:
     """The weights of a version, as a file that PUT takes."""
     used = await session.process.command("rereference_weights", timeout=LOAD_TIMEOUT_S, version=version)

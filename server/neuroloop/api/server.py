@@ -12,7 +12,7 @@ import uvicorn
 
 from neuroloop.api.app import create_app
 from neuroloop.config import ServerSettings
-from neuroloop.errors import Conflict
+from neuroloop.errors import ConfigError, Conflict
 from neuroloop.session.supervisor import SESSION_PROGRAM
 
 MESSAGE_LIMIT = 64 * 1024  # bytes of a message from a client
@@ -45,7 +45,8 @@ def serve(
 ) -> None:
     """Serve until SIGINT or SIGTERM; then end every session and return.
 
-    on_started: called with the port when the server listens. Raises Conflict if the port is in use.
+    on_started: called with the port when the server listens. Raises Conflict if the port is in use, ConfigError if it
+    can't be had.
     """
     listener = _listen(settings.host, settings.port)
     port: int = listener.getsockname()[1]
@@ -86,5 +87,5 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.close()
         if error.errno == errno.EADDRINUSE:
             raise Conflict(f"port {port} of {host} is in use; end the other program or choose another port") from error
-        raise
+        raise ConfigError(f"host, port: cannot listen on port {port} of {host}: {error.strerror}") from error
     return listener

@@ -23,7 +23,7 @@ from neuroloop.api.live import LiveSession, Session
 from neuroloop.errors import NeuroloopError
 
 FORMATS = ("json", "msgpack")
-Id = str | int | None
+Id = Annotated[int, Field(ge=-(2**63), lt=2**63)] | str | None  # what MessagePack can carry
 
 router = APIRouter()
 
@@ -38,6 +38,7 @@ class PingMessage(BaseModel):
     id: Id = None
 
 
+ID: TypeAdapter[int | str | None] = TypeAdapter(Id)
 INCOMING: TypeAdapter[LabelMessage | PingMessage] = TypeAdapter(
     Annotated[LabelMessage | PingMessage, Field(discriminator="type")]
 )
@@ -96,8 +97,7 @@ async def _answer(session: LiveSession, incoming: AsgiMessage) -> dict[str, Any]
     reply_id: dict[str, Any] = {}
     try:
         content = _parse(incoming)
-        if isinstance(content.get("id"), str | int):
-            reply_id = {"id": content["id"]}
+        reply_id = _reply_id(content)
         message = INCOMING.validate_python(content)
         if isinstance(message, PingMessage):
             return {"type": "pong", "time": pylsl.local_clock()} | reply_id
@@ -107,6 +107,14 @@ async def _answer(session: LiveSession, incoming: AsgiMessage) -> dict[str, Any]
     except NeuroloopError as error:
         document = problem(error)
     return {"type": "error"} | {key: document[key] for key in ("status", "title", "detail")} | reply_id
+
+
+def _reply_id(content: dict[str, Any]) -> dict[str, Any]:
+    """The id that the answer carries, even one that refuses the rest of the message."""
+    try:
+        return {"id": ID.validate_python(content["id"])} if "id" in content else {}
+    except ValidationError:
+        return {}  # what is wrong with it is said of the whole message
 
 
 def _parse(incoming: AsgiMessage) -> dict[str, Any]:

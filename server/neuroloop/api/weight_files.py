@@ -10,6 +10,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import lzma
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -28,6 +30,23 @@ MEDIA_TYPES: dict[Format, str] = {
     "npz": "application/x-npz",
     "safetensors": "application/octet-stream",
 }
+# What numpy, zipfile and safetensors raise for bytes that are no such file.
+UNREADABLE = (
+    ValueError,
+    TypeError,
+    KeyError,
+    EOFError,
+    OSError,
+    OverflowError,
+    MemoryError,
+    RuntimeError,
+    SyntaxError,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    safetensors.SafetensorError,
+)
 SIZE_LIMIT = 128 * 1024 * 1024  # bytes unpacked: float64 for 4096 channels
 
 F64 = NDArray[np.float64]
@@ -36,13 +55,17 @@ F64 = NDArray[np.float64]
 def read_weights(data: bytes) -> tuple[F64, list[str] | None]:
     """W and its channel labels, None where the file has none. Raises ModelError for anything that is no such file."""
     if data.startswith(b"PK\x03\x04"):
-        matrix, channels = _read_npz(data)
+        form, read = "NPZ", _read_npz
     elif data.startswith(b"\x93NUMPY"):
-        matrix, channels = _read_npy(io.BytesIO(data), "NPY"), None
+        form, read = "NPY", _read_npy
     elif data[8:9] == b"{":
-        matrix, channels = _read_safetensors(data)
+        form, read = "safetensors file", _read_safetensors
     else:
-        matrix, channels = _read_csv(data)
+        form, read = "CSV", _read_csv
+    try:
+        matrix, channels = read(data)
+    except UNREADABLE as error:
+        raise ModelError(f"rereference weights: the {form} can't be read: {error}") from error
     if matrix.dtype.kind not in "iuf":
         raise ModelError(f"rereference weights: expected real numbers, got {matrix.dtype}")
     return np.ascontiguousarray(matrix, dtype=np.float64), channels
@@ -60,26 +83,16 @@ def write_weights(format: Format, matrix: F64, channels: Sequence[str], version:
     return safetensors.numpy.save({"W": matrix}, metadata)
 
 
-def _read_npy(file: Any, name: str) -> NDArray[Any]:
-    try:
-        array: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
-    except (ValueError, OSError, MemoryError, EOFError, zlib.error) as error:
-        raise ModelError(f"rereference weights: {name} can't be read: {error}") from error
-    return array
+def _read_npy(data: bytes) -> tuple[NDArray[Any], None]:
+    return np.lib.format.read_array(io.BytesIO(data), allow_pickle=False), None
 
 
 def _read_npz(data: bytes) -> tuple[NDArray[Any], list[str] | None]:
-    try:
-        archive = zipfile.ZipFile(io.BytesIO(data))
-        unpacked = sum(entry.file_size for entry in archive.infolist())
-        if unpacked > SIZE_LIMIT:
-            raise ModelError(f"rereference weights: the NPZ unpacks to {unpacked} bytes; at most {SIZE_LIMIT}")
-        arrays = {}
-        for entry in archive.namelist():
-            with archive.open(entry) as file:
-                arrays[entry.removesuffix(".npy")] = _read_npy(file, entry)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError) as error:
-        raise ModelError(f"rereference weights: the NPZ can't be read: {error}") from error
+    archive = zipfile.ZipFile(io.BytesIO(data))
+    unpacked = sum(entry.file_size for entry in archive.infolist())
+    if unpacked > SIZE_LIMIT:
+        raise ModelError(f"rereference weights: the NPZ unpacks to {unpacked} bytes; at most {SIZE_LIMIT}")
+    arrays = {entry.removesuffix(".npy"): _read_npy(archive.read(entry))[0] for entry in archive.namelist()}
     channels = arrays.pop("channels", None)
     arrays.pop("version", None)
     names = list(arrays)
@@ -90,13 +103,10 @@ def _read_npz(data: bytes) -> tuple[NDArray[Any], list[str] | None]:
 
 
 def _read_safetensors(data: bytes) -> tuple[NDArray[Any], list[str] | None]:
-    try:
-        tensors = safetensors.numpy.load(data)
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-        labels = header.get("__metadata__", {}).get("channels")
-        channels = None if labels is None else json.loads(labels)
-    except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"rereference weights: the safetensors file can't be read: {error}") from error
+    tensors = safetensors.numpy.load(data)
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    labels = header.get("__metadata__", {}).get("channels")
+    channels = None if labels is None else json.loads(labels)
     if "W" not in tensors:
         raise ModelError(f"rereference weights: expected a tensor 'W' in the safetensors file, got {sorted(tensors)}")
     if channels is not None and not (isinstance(channels, list) and all(isinstance(c, str) for c in channels)):

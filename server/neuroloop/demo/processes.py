@@ -30,6 +30,7 @@ class Process:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=self._errors,
+            bufsize=0,  # what `select` does not see must not hold a line
             start_new_session=True,
         )
 

@@ -21,7 +21,6 @@ class Watcher(threading.Thread):
         super().__init__(name=f"watch-{session}", daemon=True)
         self.session = session
         self.account = Account()
-        self.latest: dict[str, Any] = {}
         self.failure = ""
         self._names = names
         self._score = score
@@ -42,7 +41,6 @@ class Watcher(threading.Thread):
             return
         if message["role"] == "active":
             self.account.take(message, now)
-            self.latest = message
         name = self._names.get(message["model"]["name"])
         if name is not None:
             self._score.take(name, message)

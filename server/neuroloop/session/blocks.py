@@ -107,6 +107,12 @@ class BlockCutter:
         """Gaps as (absolute count of the sample after it, samples missing), in order."""
         self._gaps.extend(gaps)
 
+    def skip(self, consumed: int, until: int) -> None:
+        """Take the samples from absolute count `consumed` up to `until` for missing, with the gaps between them."""
+        while self._gaps and self._gaps[0][0] < until:
+            self._owed += self._gaps.popleft()[1]
+        self._owed += until - consumed
+
     def drop_partial(self) -> None:
         """Forget the samples of an unfinished block, and of the unfinished bin it belongs to.
 

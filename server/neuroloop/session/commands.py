@@ -91,10 +91,10 @@ def _rereference_weights(loop: Loop, command: Command) -> dict[str, Any]:
 
 def _rereference_load(loop: Loop, command: Command) -> None:
     arguments = command.arguments
-    shape = tuple(int(n) for n in arguments.get("shape", ()))
-    data = arguments.get("weights", b"")
-    if len(shape) != 2 or len(data) != 8 * math.prod(shape):
-        raise ModelError(f"rereference weights: expected a matrix of float64, got shape {shape} in {len(data)} bytes")
+    try:
+        matrix = np.frombuffer(arguments["weights"], np.float64).reshape(arguments["shape"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"rereference weights: expected the bytes of float64 and their shape; {error}") from error
     rereferencing = _rereferencing(loop)
 
     def done(outcome: Weights | NeuroloopError) -> None:
@@ -103,11 +103,7 @@ def _rereference_load(loop: Loop, command: Command) -> None:
         else:
             command.reply.set_result({"version": outcome.version, "bin": rereferencing.bin})
 
-    if loop.inlet is None or loop.inlet.state != "connected":
-        raise Conflict(
-            f"session {loop.session.name!r}: no samples are coming, so there is no block boundary to use W at"
-        )
-    rereferencing.load(np.frombuffer(data, np.float64).reshape(shape), arguments.get("channels"), done)
+    rereferencing.load(matrix, arguments.get("channels"), done)
 
 
 def _rereference_mode(loop: Loop, command: Command) -> dict[str, Any]:
@@ -177,14 +173,18 @@ class CommandThread(threading.Thread):
         self._ended = threading.Event()
 
     def run(self) -> None:
-        while not self._ended.is_set():
-            if not self._socket.poll(200):
-                continue
-            identity, *frames = self._socket.recv_multipart()
-            request, body = frames if len(frames) == 2 else (b"", b"")
-            reply = msgpack.packb(self._answer(body), default=_plain)
-            self._socket.send_multipart((identity, request, reply))
-        self._socket.close()
+        try:
+            while not self._ended.is_set():
+                if self._socket.poll(200):
+                    self._serve()
+        finally:
+            self._socket.close()  # the context cannot end before
+
+    def _serve(self) -> None:
+        identity, *frames = self._socket.recv_multipart()
+        request, body = frames if len(frames) == 2 else (b"", b"")
+        reply = msgpack.packb(self._answer(body), default=_plain)
+        self._socket.send_multipart((identity, request, reply))
 
     def _answer(self, body: bytes) -> dict[str, Any]:
         try:

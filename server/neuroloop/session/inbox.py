@@ -76,12 +76,13 @@ class Inbox:
     def put(self, item: Any) -> None:
         """Hand a message over and wake the loop.
 
-        Raises Unavailable where the loop has not taken thousands of them, or has ended.
+        Raises Unavailable where the loop has not taken thousands of them, or has ended; never for a Crash or an End.
         """
-        if self._closed:
-            raise Unavailable("the session is ending")
-        if len(self._items) >= FULL:
-            raise Unavailable(f"the loop has not taken the last {FULL} messages")
+        if not isinstance(item, Crash | End):
+            if self._closed:
+                raise Unavailable("the session is ending")
+            if len(self._items) >= FULL:
+                raise Unavailable(f"the loop has not taken the last {FULL} messages")
         self._items.append(item)
         self.wake()
 

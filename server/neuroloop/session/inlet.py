@@ -15,17 +15,19 @@ from typing import Literal
 
 import numpy as np
 import pylsl
-from pylsl.lib import fmt2npdtype
+from pylsl.util import LostError
 
 from neuroloop.config import MarkerSettings, StreamSelector, StreamSettings
 from neuroloop.errors import StreamError
 from neuroloop.session.ring import Ring
-from neuroloop.session.streams import StreamDescription, describe, find
+from neuroloop.session.streams import GONE, StreamDescription, describe, find
 
 InletState = Literal["searching", "connected", "stalled", "lost", "refused"]
 PULL_TIMEOUT_S = 0.1
 CLOCK_INTERVAL_S = 5.0
 ALL_ANSWER_S = 0.3
+AGAIN_S = 0.5
+OVERFLOW_SAMPLES = 256
 
 
 @dataclass(frozen=True)
@@ -63,10 +65,11 @@ class ClockOffset(threading.Thread):
             try:
                 self.offset = self._inlet.time_correction(timeout=3.0)
                 self._known.set()
-            except (TimeoutError, RuntimeError, pylsl.util.LostError):
+            except RuntimeError:  # whichever of pylsl's
                 self._ended.wait(0.2)
                 continue
             self._ended.wait(CLOCK_INTERVAL_S)
+        del self._inlet  # its connections end with the last reference
 
     def wait_known(self, timeout: float) -> bool:
         """Whether an estimate came within `timeout` seconds."""
@@ -103,6 +106,7 @@ class SampleInlet(threading.Thread):
         self._known: StreamDescription | None = None
         self._clock: ClockOffset | None = None
         self._refused: set[str] = set()
+        self._ambiguous: set[str] = set()
 
     @property
     def clock_offset(self) -> float:
@@ -116,43 +120,45 @@ class SampleInlet(threading.Thread):
 
     def run(self) -> None:
         while not self._ended.is_set():
-            info = self._search()
-            if info is None:
-                continue
             try:
-                self._stream(info)
-            except pylsl.util.LostError:
-                self.state = "lost"
-                self._notify(
-                    InletEvent("stream_lost", "the stream's sender is gone; looking for it again", self._known)
-                )
-            except TimeoutError:
-                continue  # it went away between being found and being opened
+                info = self._search()
+                if info is not None:
+                    self._stream(info)
+            except LostError:
+                self._lose("the stream's sender is gone; looking for it again")
+            except GONE:
+                self._lose("the stream was found but does not answer; looking for it again")
+                self._ended.wait(AGAIN_S)
+            except StreamError as error:
+                self._refuse(str(error))
+                self._ended.wait()  # searching on would not help
 
     def _search(self) -> pylsl.StreamInfo | None:
-        if self.state not in ("lost", "refused"):
-            self.state = "searching"
         selector: StreamSelector = self._settings
         if self._known is not None and self._known.source_id:
             selector = self._settings.model_copy(update={"source_id": self._known.source_id})
-        found = find(selector, 1, 0.5)
+        found = find(selector, len(self._refused) + 1, AGAIN_S)
         if found and self._known is None:
-            found = find(selector, 2, ALL_ANSWER_S)
+            found = find(selector, len(self._refused) + 2, ALL_ANSWER_S)
         if not found:
             self._refused.clear()
-            return None
-        fresh = [info for info in found if info.uid() not in self._refused]
-        if not fresh:
-            self._ended.wait(0.2)
-            return None
-        if len(fresh) > 1:
-            names = ", ".join(f"{i.name()!r} (source_id {i.source_id()!r} on {i.hostname()})" for i in fresh)
-            self._refuse(fresh, f"{len(fresh)} streams match: {names}; name one of them by its source_id")
-            return None
-        return fresh[0]
+            self.state = "searching" if self._known is None else "lost"
+        fresh = {info.uid(): info for info in found if info.uid() not in self._refused}
+        if len(fresh) < 2:
+            self._ambiguous = set()
+            return next(iter(fresh.values()), None)
+        if fresh.keys() != self._ambiguous:
+            self._ambiguous = set(fresh)
+            names = ", ".join(f"{i.name()!r} (source_id {i.source_id()!r} on {i.hostname()})" for i in fresh.values())
+            self._refuse(f"{len(fresh)} streams match: {names}; name one of them by its source_id")
+        self._ended.wait(AGAIN_S)
+        return None
 
-    def _refuse(self, infos: list[pylsl.StreamInfo], why: str) -> None:
-        self._refused.update(info.uid() for info in infos)
+    def _lose(self, why: str) -> None:
+        self.state = "lost"
+        self._notify(InletEvent("stream_lost", why, self._known))
+
+    def _refuse(self, why: str) -> None:
         self.state = "refused"
         self._notify(InletEvent("stream_refused", why, self._known))
 
@@ -179,15 +185,11 @@ class SampleInlet(threading.Thread):
         self._notify(InletEvent("stream_found", f"found {description.name!r} on {description.hostname}", description))
         try:
             self._check_return(description)
-            if description.format == "string" or description.nominal_srate <= 0:
-                raise StreamError(
-                    f"stream {description.name!r}: expected numbers at a regular rate, "
-                    f"got format {description.format} at {description.nominal_srate:g} Hz"
-                )
             returns = self._known is not None
-            ring = self._prepare(description, np.dtype(fmt2npdtype[info.channel_format()]))
+            ring = self._prepare(description, np.dtype(inlet.np_dtype))
         except StreamError as error:
-            self._refuse([info], str(error))
+            self._refused.add(info.uid())
+            self._refuse(str(error))
             return
         self._known = description
         keep = self.clock_offset if returns and description.is_local else None
@@ -202,52 +204,42 @@ class SampleInlet(threading.Thread):
             inlet.open_stream(timeout=5.0)
             self.state = "connected"
             self._notify(InletEvent("stream_connected", f"receiving {description.name!r}", description))
-            self._pull(inlet, ring, description)
+            self._pull(inlet, ring, description.channel_count)
         finally:
             self._clock.end()
+            inlet.close_stream()
 
-    def _pull(self, inlet: pylsl.StreamInlet, ring: Ring, description: StreamDescription) -> None:
-        pull = inlet.do_pull_chunk
-        channels = description.channel_count
+    def _pull(self, inlet: pylsl.StreamInlet, ring: Ring, channel_count: int) -> None:
+        pull = _puller(inlet, channel_count)
         row = ring.samples.strides[0]
         data, times = ring.samples.ctypes.data, ring.times.ctypes.data
-        error = ctypes.c_int()
-        error_reference = ctypes.byref(error)
-        overflow = np.empty((256, channels), ring.samples.dtype)
-        overflow_times = np.empty(256)
-        self.last_arrival = pylsl.local_clock()
+        overflow = np.empty((OVERFLOW_SAMPLES, channel_count), ring.samples.dtype)
+        overflow_times = np.empty(OVERFLOW_SAMPLES)
+        buffer_s = self._settings.buffer_s
+        before = self.last_arrival = pylsl.local_clock()
         while not self._ended.is_set():
             slot, room = ring.room()
             if room == 0:
-                got = self._pull_into(pull, inlet, overflow.ctypes.data, overflow_times.ctypes.data, 256, channels, 0.0)
-                ring.dropped += got
-                if got == 0:
+                before = pylsl.local_clock()
+                ring.overrun(before + buffer_s)
+                if pull(overflow.ctypes.data, overflow_times.ctypes.data, OVERFLOW_SAMPLES, 0.0) == 0:
                     self._wake()
                     self._ended.wait(0.002)
                 continue
             lacking = min(max(1, ring.wanted - ring.written), room)
-            got = pull(
-                inlet.obj,
-                ctypes.c_void_p(data + slot * row),
-                ctypes.c_void_p(times + slot * 8),
-                ctypes.c_ulong(lacking * channels),
-                ctypes.c_ulong(lacking),
-                ctypes.c_double(PULL_TIMEOUT_S),
-                error_reference,
-            )
-            if error.value:
-                pylsl.util.handle_error(error)
-            count = got // channels
+            count = pull(data + slot * row, times + slot * 8, lacking, PULL_TIMEOUT_S)
             now = pylsl.local_clock()
+            if now - before > buffer_s:  # this process was held up for longer than liblsl keeps samples
+                ring.overrun_until = now + buffer_s
+            before = now
             if count == 0:
                 if self.state == "connected" and now - self.last_arrival > self._settings.stall_after_s:
                     self.state = "stalled"
                     self._notify(InletEvent("stream_stalled", f"no sample for {now - self.last_arrival:.1f} s"))
                 continue
             if count == lacking < room:
-                count += self._pull_into(
-                    pull, inlet, data + (slot + count) * row, times + (slot + count) * 8, room - count, channels, 0.0
-                )
+                slot += count
+                count += pull(data + slot * row, times + slot * 8, room - count, 0.0)
                 now = pylsl.local_clock()
             self.last_arrival = now
             ring.commit(count, now)
@@ -257,29 +249,28 @@ class SampleInlet(threading.Thread):
                 self.state = "connected"
                 self._notify(InletEvent("stream_resumed", "samples are coming again"))
 
-    @staticmethod
-    def _pull_into(
-        pull: Callable[..., int],
-        inlet: pylsl.StreamInlet,
-        data: int,
-        times: int,
-        room: int,
-        channels: int,
-        timeout: float,
-    ) -> int:
-        error = ctypes.c_int()
-        got = pull(
-            inlet.obj,
+
+def _puller(inlet: pylsl.StreamInlet, channel_count: int) -> Callable[[int, int, int, float], int]:
+    """`pull_chunk` into memory: (address of samples, of timestamps, room in samples, timeout) -> samples pulled."""
+    pull_chunk, handle = inlet.do_pull_chunk, inlet.obj
+    error = ctypes.c_int()
+    error_reference = ctypes.byref(error)
+
+    def pull(data: int, times: int, room: int, timeout: float) -> int:
+        got: int = pull_chunk(
+            handle,
             ctypes.c_void_p(data),
             ctypes.c_void_p(times),
-            ctypes.c_ulong(room * channels),
+            ctypes.c_ulong(room * channel_count),
             ctypes.c_ulong(room),
             ctypes.c_double(timeout),
-            ctypes.byref(error),
+            error_reference,
         )
         if error.value:
             pylsl.util.handle_error(error)
-        return got // channels
+        return got // channel_count
+
+    return pull
 
 
 class MarkerInlet(threading.Thread):
@@ -306,18 +297,18 @@ class MarkerInlet(threading.Thread):
 
     def run(self) -> None:
         while not self._ended.is_set():
-            found = find(self._settings.stream, 1, 0.5)
-            if not found:
-                continue
             try:
-                self._stream(found[0])
-            except pylsl.util.LostError:
+                found = find(self._settings.stream, 1, AGAIN_S)
+                if found:
+                    self._stream(found[0])
+            except GONE:
                 self.state = "lost"
-                self._notify(
-                    InletEvent("stream_lost", f"marker stream {found[0].name()!r} is gone; looking for it again")
-                )
-            except TimeoutError:
-                continue
+                self._notify(InletEvent("stream_lost", "a marker stream is gone; looking for it again"))
+                self._ended.wait(AGAIN_S)
+            except StreamError as error:
+                self.state = "refused"
+                self._notify(InletEvent("stream_refused", f"markers: {error}"))
+                self._ended.wait()  # searching on would not help
 
     def _stream(self, info: pylsl.StreamInfo) -> None:
         inlet = pylsl.StreamInlet(info, max_buflen=60, recover=False)

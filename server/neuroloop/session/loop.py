@@ -7,6 +7,7 @@ they saw, the command thread with what somebody asked. It never waits for any of
 from __future__ import annotations
 
 import gc
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,7 @@ from neuroloop.session.watch import Watch
 log = structlog.get_logger(__name__)
 
 LONGEST_WAIT_S = 0.25
+HOLE_BINS = 256  # of a hole, answered at once: an hour's hole keeps nobody waiting
 
 
 class Loop:
@@ -52,31 +54,41 @@ class Loop:
         self._latency = Latency(("stream", "process", "age"))
         self._bin_missing = 0
         self._bin_nonfinite = 0
+        self._hole: Hole | None = None
         self._second = local_clock() + 1.0
         self._watch: Watch | None = None
 
     def run(self, handle: dict[str, Any]) -> None:
         """Until told to end. handle: command name -> function of (loop, command) that answers it."""
-        if self.session.autostart:
-            self.start()
-        while not self._ending:
-            chain = self.chain
-            written = chain.ring.written if chain is not None else 0
-            for message in self.inbox.take():
-                self._take(message, handle)
-            more = chain is self.chain and chain is not None and self._advance(chain, written)
-            now = local_clock()
-            if now >= self._second:
-                self._every_second(now)
-            if not more:
-                self.inbox.wait(max(0.0, min(LONGEST_WAIT_S, self._second - now)))
-        if self.inlet is not None:
-            self.stop()
-        if self.chain is not None:
-            self.chain.end()
-        for message in self.inbox.close():
-            if isinstance(message, Command):
-                message.reply.set_exception(Unavailable(f"session {self.session.name!r} is ending"))
+        try:
+            if self.session.autostart:
+                self.start()
+            while not self._ending:
+                self._turn(handle)
+            if self.inlet is not None:
+                self.stop()
+        finally:
+            if self.chain is not None:
+                self.chain.end()
+            for message in self.inbox.close():
+                if isinstance(message, Command):
+                    message.reply.set_exception(Unavailable(f"session {self.session.name!r} is ending"))
+
+    def _turn(self, handle: dict[str, Any]) -> None:
+        """Take messages and samples, at most to the end of a bin; wait where there are none."""
+        chain = self.chain
+        written = chain.ring.written if chain is not None else 0
+        for message in self.inbox.take():
+            self._take(message, handle)
+        more = chain is self.chain and chain is not None and self._advance(chain, written)
+        now = local_clock()
+        if now >= self._second:
+            self._every_second(now)
+        if more:
+            return
+        if self.chain is not None and self.chain.rereferencing is not None:
+            self._tell(self.chain.rereferencing.finish_jobs(self.seq))  # those that no block waits for
+        self.inbox.wait(max(0.0, min(LONGEST_WAIT_S, self._second - now)))
 
     def _take(self, message: Any, handle: dict[str, Any]) -> None:
         match message:
@@ -131,6 +143,8 @@ class Loop:
         self.inlet.end()
         self.inlet.join(1.0)
         self.inlet, self._markers = None, []
+        if self.chain is not None and self.chain.rereferencing is not None:
+            self.chain.rereferencing.abandon_fit()
         self.health.state, self.health.detail = "stopped", ""
         for label in self.labels.clear():
             self.event("label_refused", f"{label.label!r}: the session stopped before its last bin was complete")
@@ -161,6 +175,7 @@ class Loop:
             self.chain = chain
             self._watch = Watch(chain, self.health)
         chain.restart(start)
+        self._hole, self._bin_missing, self._bin_nonfinite = None, 0, 0
         self._run_is_new = False
 
     def _take_notice(self, inlet: SampleInlet | None, event: InletEvent) -> None:
@@ -173,9 +188,18 @@ class Loop:
     def _advance(self, chain: Chain, written: int) -> bool:
         """Process the samples up to this count, at most to the end of a bin. Returns whether there may be more."""
         ring, cutter = chain.ring, chain.cutter
+        if self._hole is not None:
+            self._answer_hole(chain, self._hole)
+            return True
         released, gaps = chain.timeline.follow(ring.times, written)
         if gaps:
             cutter.add_gaps(gaps)
+            if local_clock() < ring.overrun_until:
+                self._lose(sum(missing for _, missing in gaps))
+        if ring.is_overrun:
+            self._lose(released - ring.consumed)
+            cutter.skip(ring.consumed, released)
+            ring.consumed, ring.is_overrun = released, False
         while True:
             piece = cutter.cut(ring.samples, ring.times, ring.consumed, released)
             if isinstance(piece, int):
@@ -183,7 +207,8 @@ class Loop:
                 ring.wanted = piece + cutter.lacking
                 return False
             if isinstance(piece, Hole):
-                self._hole(chain, piece)
+                self._hole = piece
+                self._count_gap(piece.bins * chain.pipeline.bin_samples, self.seq, piece.bins)
                 return True
             ring.consumed = piece.consumed
             if self._block(chain, piece):
@@ -202,8 +227,7 @@ class Loop:
             self._finish_bin(chain, block)
         pipeline.accumulate()
         if chain.rereferencing is not None:
-            for name, detail in chain.rereferencing.after_block(self.seq):
-                self.event(name, detail)
+            self._tell(chain.rereferencing.after_block(self.seq))
         return last
 
     def _finish_bin(self, chain: Chain, block: Block) -> None:
@@ -235,18 +259,19 @@ class Loop:
         self._bin_missing = self._bin_nonfinite = 0
         self._teach(chain, self.labels.complete(chain.history))
 
-    def _hole(self, chain: Chain, hole: Hole) -> None:
-        """Answer for bins of which no sample came."""
-        pipeline, first_seq = chain.pipeline, self.seq
-        missing = hole.bins * pipeline.bin_samples
-        self._count_gap(missing, first_seq, hole.bins)
-        for number in range(hole.bins):
-            first = hole.index + number * pipeline.bin_samples
-            end = hole.start_time + (number + 1) * pipeline.bin_s + self._clock_offset
+    def _answer_hole(self, chain: Chain, hole: Hole) -> None:
+        """Answer for the next bins of which no sample came."""
+        pipeline, bins = chain.pipeline, min(hole.bins, HOLE_BINS)
+        for _ in range(bins):
+            first, hole.index = hole.index, hole.index + pipeline.bin_samples
+            hole.start_time += pipeline.bin_s
+            end = hole.start_time + self._clock_offset
             age_ms = round(1000 * (local_clock() - end), 3)
-            time = BinTime(self.seq, first, first + pipeline.bin_samples - 1, end, age_ms)
-            self._answer_bin(chain, pipeline.missing_bin(), time)
-        chain.reset()
+            self._answer_bin(chain, pipeline.missing_bin(), BinTime(self.seq, first, hole.index - 1, end, age_ms))
+        hole.bins -= bins
+        if hole.bins == 0:
+            self._hole = None
+            chain.reset()
         self._teach(chain, self.labels.complete(chain.history))
 
     def _answer_bin(self, chain: Chain, outcome: Bin, time: BinTime) -> None:
@@ -270,6 +295,10 @@ class Loop:
         self.health.tally.gaps += 1
         self.health.tally.missing_samples += missing
         self.event("gap", f"{missing} samples are missing", missing_samples=missing, first_seq=seq, bins=bins)
+
+    def _lose(self, samples: int) -> None:
+        if self._watch is not None:
+            self._watch.lost(samples)
 
     @property
     def _clock_offset(self) -> float:
@@ -325,6 +354,10 @@ class Loop:
         self._publish(b"events", message | {"event": name, "detail": detail} | extra)
         log.info(name, session=self.session.name, seq=self.seq, detail=detail)
 
+    def _tell(self, events: Iterable[tuple[str, str]]) -> None:
+        for name, detail in events:
+            self.event(name, detail)
+
     def status(self) -> dict[str, Any]:
         self.health.labels = {
             "learned": self.labels.learned,
@@ -350,5 +383,8 @@ def answer(loop: Loop, command: Command, handle: dict[str, Any]) -> None:
     except NeuroloopError as error:
         command.reply.set_exception(error)
         return
+    except BaseException:
+        command.reply.set_exception(Unavailable(f"{command.name!r} broke the session; its log says how"))
+        raise
     if result is not None:
         command.reply.set_result(result)

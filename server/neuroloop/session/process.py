@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-import logging
 import signal
 import sys
 import threading
@@ -26,14 +25,14 @@ from neuroloop.session.streams import configure_lsl
 SWITCH_INTERVAL_S = 0.0005  # an acquire thread waits no longer for the interpreter's lock
 
 
-def _configure_log() -> None:
+def _configure_log(level: str) -> None:
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.JSONRenderer(),
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
@@ -60,12 +59,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m neuroloop.session", description=__doc__)
     parser.add_argument("--commands", required=True, help="ZeroMQ endpoint to bind for commands")
     parser.add_argument("--results", required=True, help="ZeroMQ endpoint to bind for results")
+    parser.add_argument("--log-level", default="info", help="debug, info, warning or error")
     options = parser.parse_args(arguments)
     given = json.loads(sys.stdin.readline())
     session = SessionSettings.model_validate(given["session"])
     configure_lsl(LslSettings.model_validate(given["lsl"]))
     pylsl.local_clock()  # loads liblsl now
-    _configure_log()
+    _configure_log(options.log_level)
     inbox = Inbox()
     _crash_with_threads(inbox)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for whoever started this process

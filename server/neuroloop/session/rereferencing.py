@@ -4,7 +4,8 @@ The loop accumulates the covariance; one thread solves beside it. Every `update_
 snapshot and has it solved; the result comes into use exactly one period later, at a block boundary that is counted in
 samples. So the same samples meet the same weights however fast they came. (A solve that takes longer than a period is
 used at the end of the period in which it ends.) Weights that are uploaded, or fitted on request, come into use at the
-first block boundary after they are ready, and freeze the mode: what a person chose is not overwritten a second later.
+first block boundary after they are ready, or at once while no samples come, and freeze the mode: what a person chose is
+not overwritten a second later.
 """
 
 from __future__ import annotations
@@ -114,9 +115,7 @@ class Rereferencing:
         self._blocks += 1
         if self._fit is not None and self._fit.covariance.samples >= self._fit.wanted:
             self._solve_fit(self._fit)
-        for job in [job for job in self._jobs if job.result.done()]:
-            self._jobs.remove(job)
-            yield from self._finish(job, seq)
+        yield from self.finish_jobs(seq)
         if self._blocks % self._period:
             return
         if self._update is not None and self._update.done():
@@ -128,6 +127,12 @@ class Rereferencing:
             self._update = self._solver.submit(
                 self._solve, snapshot, self.weights, self.ridge, self.ridge_absolute, self.mode
             )
+
+    def finish_jobs(self, seq: int) -> Iterator[tuple[str, str]]:
+        """Use what is ready of uploads and fits; between two blocks, also while no samples come."""
+        for job in [job for job in self._jobs if job.result.done()]:
+            self._jobs.remove(job)
+            yield from self._finish(job, seq)
 
     def _solve(
         self, snapshot: CovarianceSnapshot, old: Weights, ridge: float, ridge_absolute: float | None, source: str
@@ -234,6 +239,12 @@ class Rereferencing:
         )
         self._jobs.append(Job(result, "fit", fit.done))
 
+    def abandon_fit(self) -> None:
+        """Gather no more samples; whoever waits for the fit is told."""
+        if self._fit is not None:
+            self._fit.done(Conflict("the session stopped before the fit had its samples"))
+        self._fit = self._stage.fit_covariance = None
+
     def set_mode(self, mode: Mode | None, half_life_s: float | None, ridge: float | None) -> None:
         """Change how the weights follow the data, from the next block on; None leaves a setting as it is."""
         if half_life_s is not None:
@@ -290,7 +301,6 @@ class Rereferencing:
         """End the solver; whoever waits for a job is told."""
         self._solver.shutdown(wait=False, cancel_futures=True)
         for job in self._jobs:
-            job.done(Conflict("the session stopped before the weights came into use"))
-        if self._fit is not None:
-            self._fit.done(Conflict("the session stopped before the fit was done"))
-        self._jobs, self._fit = [], None
+            job.done(Conflict("the session ended before the weights came into use"))
+        self._jobs = []
+        self.abandon_fit()

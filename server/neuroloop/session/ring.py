@@ -1,8 +1,8 @@
 """The ring between an acquire thread and the loop: samples as received, their timestamps, and when they arrived.
 
 One writer, one reader, nothing locked: each side owns its count, and a Python integer is replaced, never changed.
-The writer never overwrites what the reader has not consumed; when the ring is full it drops the newest samples and
-counts them (`dropped`), and the jump in the timestamps that follows marks the hole.
+The writer never overwrites what the reader has not consumed; when the ring is full it drops the newest samples and says
+so (`overrun`). The reader then lets go of what is in the ring: it would stay behind by all of it otherwise.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ class Ring:
         self.written = 0
         self.consumed = 0
         self.wanted = 1
-        self.dropped = 0
+        self.is_overrun = False
+        self.overrun_until = 0.0
         self.arrivals: deque[tuple[int, float]] = deque(maxlen=4096)
 
     def room(self) -> tuple[int, int]:
@@ -36,6 +37,11 @@ class Ring:
         """Publish `count` samples written at `room()`; arrival: LSL clock, seconds."""
         self.written += count
         self.arrivals.append((self.written, arrival))
+
+    def overrun(self, until: float) -> None:
+        """The reader is too slow; holes that are found until this LSL clock are its fault and not the stream's."""
+        self.is_overrun = True
+        self.overrun_until = until
 
     def arrival_of(self, count: int) -> float:
         """LSL clock at which the sample before absolute count `count` was committed."""

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import ctypes
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import pylsl
+from pylsl.lib import lib
+from pylsl.util import InternalError, InvalidArgumentError, LostError, TimeoutError, handle_error
 
 from neuroloop.config import LslSettings, StreamSelector
+from neuroloop.errors import StreamError
 
+# A stream that cannot be talked to any more. pylsl's TimeoutError is one of its own, not the built-in.
+GONE = (LostError, TimeoutError, InternalError)
+MOST_FOUND = 1024
 FORMATS = {1: "float32", 2: "double64", 3: "string", 4: "int32", 5: "int16", 6: "int8", 7: "int64"}
 
 
@@ -104,9 +111,21 @@ def predicate(selector: StreamSelector) -> str:
 
 
 def find(selector: StreamSelector, minimum: int, timeout: float) -> list[pylsl.StreamInfo]:
-    """The streams that match, as soon as `minimum` have answered or after `timeout` seconds; one for each outlet."""
-    found = pylsl.resolve_bypred(predicate(selector), minimum, timeout)
-    return list({info.uid(): info for info in found}.values())
+    """The streams that match, as soon as `minimum` have answered or after `timeout` seconds; one for each outlet.
+
+    Raises StreamError for a predicate that is no XPath: `pylsl.resolve_bypred` finds nothing, without waiting.
+    """
+    query = predicate(selector)
+    handles = (ctypes.c_void_p * MOST_FOUND)()
+    count = lib.lsl_resolve_bypred(
+        ctypes.byref(handles), MOST_FOUND, ctypes.c_char_p(query.encode()), minimum, ctypes.c_double(timeout)
+    )
+    try:
+        handle_error(count)
+    except InvalidArgumentError as error:
+        raise StreamError(f"stream.predicate: expected an XPath 1.0 predicate, got {selector.predicate!r}") from error
+    infos = [pylsl.StreamInfo(handle=handle) for handle in handles[: max(0, count)]]
+    return list({info.uid(): info for info in infos}.values())
 
 
 def find_all(timeout: float) -> list[StreamDescription]:
@@ -116,8 +135,8 @@ def find_all(timeout: float) -> list[StreamDescription]:
     def ask(info: pylsl.StreamInfo) -> StreamDescription | None:
         try:
             return describe(pylsl.StreamInlet(info, max_buflen=1, recover=False).info(timeout=max(timeout, 0.5)))
-        except (TimeoutError, pylsl.util.LostError):
-            return None  # gone since it answered
+        except GONE:
+            return None  # since it answered
 
     with ThreadPoolExecutor(16, thread_name_prefix="describe") as askers:
         described = [stream for stream in askers.map(ask, infos) if stream is not None]

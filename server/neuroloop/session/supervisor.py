@@ -106,10 +106,15 @@ class SessionProcess:
         self._tasks: list[asyncio.Task[None]] = []
         self._directory: str | None = None
         self._stderr = b""
-        self._stopping = asyncio.Lock()
+        self._changing = asyncio.Lock()
 
     async def start(self) -> None:
         """Start the process; `ready` is set when it answers and its results arrive. One that can't start has failed."""
+        async with self._changing:
+            if self.state == "starting":
+                await self._start()
+
+    async def _start(self) -> None:
         self._directory = tempfile.mkdtemp(prefix="neuroloop-")
         commands, results = (f"ipc://{self._directory}/{part}" for part in ("commands", "results"))
         try:
@@ -143,19 +148,16 @@ class SessionProcess:
         return await self._request({"command": name, **arguments}, timeout)
 
     async def stop(self, grace: float = 5.0) -> None:
-        """End the process: ask, after `grace` seconds terminate, after two more kill."""
-        async with self._stopping:
+        """End the process: ask if it listens, after `grace` seconds terminate, after two more kill."""
+        async with self._changing:
             answers = self.state == "ready"
             self.state = "ended"
             if self._process is not None and self._process.returncode is None:
-                assert self._process.stdin is not None
                 assert self._commands is not None
                 if answers:
                     with contextlib.suppress(zmq.Again):
                         self._commands.send([b"shutdown", msgpack.packb({"command": "shutdown"})])
-                else:
-                    self._process.stdin.close()  # the process ends when it reads on
-                for wait, force in ((grace, self._process.terminate), (2.0, self._process.kill)):
+                for wait, force in ((grace if answers else 0.0, self._process.terminate), (2.0, self._process.kill)):
                     with contextlib.suppress(TimeoutError):
                         await asyncio.wait_for(self._process.wait(), wait)
                         break

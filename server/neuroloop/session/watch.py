@@ -21,8 +21,7 @@ class Watch:
     def __init__(self, chain: Chain, health: Health) -> None:
         self._chain = chain
         self._health = health
-        self._bins = self._late = 0
-        self._dropped = chain.ring.dropped
+        self._bins = self._late = self._lost = 0
         self._nonfinite = chain.cutter.nonfinite_by_channel.copy()
 
     def bin(self, process_ms: float) -> None:
@@ -32,10 +31,14 @@ class Watch:
             self._late += 1
             self._health.tally.late_bins += 1
 
+    def lost(self, samples: int) -> None:
+        """Samples were missed because this process was too slow."""
+        self._lost += samples
+
     def second(self) -> Iterator[Event]:
         """Events (name, text, facts) of the second that ended."""
         yield from self._tell_nonfinite()
-        yield from self._tell_dropped()
+        yield from self._tell_lost()
         yield from self._tell_overload()
 
     def _tell_nonfinite(self) -> Iterator[Event]:
@@ -50,15 +53,14 @@ class Watch:
         advice = "a channel that stays so can be left out with stream.channels"
         yield "nonfinite", f"NaN or Inf on {names}: counted as missing; {advice}", {"channels": channels}
 
-    def _tell_dropped(self) -> Iterator[Event]:
-        dropped = self._chain.ring.dropped - self._dropped
-        if not dropped:
+    def _tell_lost(self) -> Iterator[Event]:
+        if not self._lost:
             return
-        self._dropped += dropped
-        missed = -(-dropped // self._chain.pipeline.bin_samples)
+        missed = -(-self._lost // self._chain.pipeline.bin_samples)
         self._health.tally.missed_bins += missed
-        detail = f"the loop fell behind by its whole buffer: {dropped} samples were dropped"
-        yield "overrun", detail, {"dropped_samples": dropped, "missed_bins": missed}
+        detail = f"this process fell behind by more than its buffer (stream.buffer_s): {self._lost} samples were missed"
+        yield "overrun", detail, {"dropped_samples": self._lost, "missed_bins": missed}
+        self._lost = 0
 
     def _tell_overload(self) -> Iterator[Event]:
         late, bins = self._late, self._bins

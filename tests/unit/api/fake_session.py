@@ -134,6 +134,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--commands")
     parser.add_argument("--results")
+    parser.add_argument("--log-level")
     options = parser.parse_args()
     settings = json.loads(sys.stdin.readline())["session"]
     threading.Thread(target=end_with_input, daemon=True).start()

@@ -40,6 +40,7 @@ def assert_problem(response: httpx.Response, status: int, *words: str) -> None:
         ("GET", "/v1/sessions/demo/predictions/latest?model=nobody", "", 404, ["nobody"]),
         ("GET", "/v1/sessions/demo/rereference/weights?format=pickle", "", 422, ["format", "pickle"]),
         ("GET", "/v1/sessions/demo/rereference/weights?version=99", "", 404, ["99"]),
+        ("GET", f"/v1/sessions/demo/rereference/weights?version={2**64}", "", 422, ["version"]),
         ("GET", "/v1/sessions/demo/rereference/fits/nothing", "", 404, ["nothing"]),
         ("POST", "/v1/sessions", '{"name": "x', 400, ["not JSON"]),
         ("POST", "/v1/sessions", "[1, 2]", 422, ["valid dictionary"]),
@@ -77,7 +78,8 @@ def test_the_server_says_that_it_lives_is_ready_and_what_it_is(http: httpx.Clien
     first, second = (http.get("/v1/info").json() for _ in range(2))
     assert first["engine"] == "local"
     assert first["clock"] < second["clock"]
-    assert "/v1/sessions/{session}/labels" in http.get("/openapi.json").json()["paths"]
+    label = http.get("/openapi.json").json()["paths"]["/v1/sessions/{session}/labels"]["post"]
+    assert "application/problem+json" in label["responses"]["default"]["content"]
 
 
 def test_a_session_is_created_found_and_deleted(

@@ -14,7 +14,7 @@ from neuroloop.errors import Conflict, ModelError, NeuroloopError, Unavailable
 from neuroloop.session.supervisor import IN_FLIGHT_LIMIT, Failure, SessionProcess
 
 FAKE = (sys.executable, str(Path(__file__).with_name("fake_session.py")))
-STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up'); signal.pause()"
+STUBBORN = "import os, signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); os.write(2, b'up'); signal.pause()"
 
 
 class Supervised:
@@ -134,12 +134,33 @@ def test_a_process_that_will_not_end_is_killed() -> None:
     async def use(supervised: Supervised) -> int:
         child = supervised.process._process
         assert child is not None
-        await supervised.process.stop(grace=1.0)
+        await until(lambda: supervised.process._stderr == b"up")
+        await supervised.process.stop()
         with pytest.raises(ProcessLookupError):
             os.kill(child.pid, 0)
         return child.returncode or 0
 
     assert supervise(use, (sys.executable, "-c", STUBBORN)) == -signal.SIGKILL
+
+
+def test_a_process_that_is_stopped_while_it_starts_is_not_waited_for() -> None:
+    async def use(supervised: Supervised) -> float:
+        began = asyncio.get_running_loop().time()
+        await supervised.process.stop(grace=5.0)
+        return asyncio.get_running_loop().time() - began
+
+    assert supervise(use, (sys.executable, "-c", "input(); input()")) < 2.0
+
+
+def test_a_process_that_is_stopped_before_it_was_started_never_starts() -> None:
+    async def run() -> Supervised:
+        supervised = Supervised()
+        await asyncio.gather(supervised.process.stop(), supervised.process.start())
+        return supervised
+
+    supervised = asyncio.run(run())
+    assert (supervised.process.state, supervised.process._process) == ("ended", None)
+    assert supervised.failures == []
 
 
 def test_before_the_process_answers_commands_are_refused_as_starting() -> None:

@@ -84,7 +84,7 @@ def huge() -> bytes:
         (b"0,1\n1,x\n", "row 2: could not convert"),
         (pickle.dumps(W), "pickles are not read"),
         (npy(np.array([object()])), "NPY can't be read"),
-        (npz(W=np.array([object()])), "W.npy can't be read"),
+        (npz(W=np.array([object()])), "NPZ can't be read"),
         (npz(a=W, b=W), "expected an array 'W'"),
         (npz(W=W)[:-40], "NPZ can't be read"),
         (npy(W.astype(complex)), "real numbers"),
@@ -104,6 +104,33 @@ def test_an_npz_that_unpacks_to_too_much_is_refused_unread(monkeypatch: pytest.M
     assert len(bomb()) < 2**14
     with pytest.raises(ModelError, match="unpacks to"):
         read_weights(bomb())
+
+
+def npy_header(header: str) -> bytes:
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode() + bytes(64)
+
+
+def squeezed(data: bytes, method: int) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", method) as archive:
+        archive.writestr("W.npy", data)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        npy_header(f"{{'descr': '<f8', 'fortran_order': False, 'shape': ({10**30},), }}\n"),
+        npy_header("{'descr': '<f8', 'fortran_order': False, 'shape': (True, True), }\n"),
+        npy_header("{'descr': '<f8'\n"),
+        npy_header("(" * 500),
+        squeezed(npy(W), zipfile.ZIP_LZMA).replace(b"\x5d\x00\x00", b"\xff\x00\x00"),
+    ],
+    ids=["overflow", "type", "token", "syntax", "lzma"],
+)
+def test_a_file_that_is_damaged_or_made_to_harm_is_refused(data: bytes) -> None:
+    with pytest.raises(ModelError, match="can't be read"):
+        read_weights(data)
 
 
 BEGINNINGS = [b"", b"PK\x03\x04", b"\x93NUMPY\x01\x00", b"\x08\0\0\0\0\0\0\0{", b"\xff"]

@@ -83,6 +83,21 @@ def test_a_hole_over_whole_bins_is_answered_without_being_filled():
     assert blocks[4].index == 4 * BIN
 
 
+def test_samples_that_are_skipped_count_as_missing_with_the_gaps_between_them():
+    samples, cut = np.arange(100, dtype=np.float32)[:, None], cutter(1)
+    cut.add_gaps([(30, 7), (70, 1)])
+    cut.skip(3, 60)
+    times = np.arange(100) / RATE
+    pieces, consumed = [], 60
+    while not isinstance(piece := cut.cut(samples, times, consumed, 80), int):
+        pieces.append(piece)
+        consumed = piece.consumed if isinstance(piece, Block) else consumed
+    missing = sum(p.missing if isinstance(p, Block) else p.bins * BIN for p in pieces)
+    assert (missing, piece) == (57 + 7 + 1, 80)
+    assert pieces[0].index == 0
+    assert cut.cut(samples, times, 80, 100).missing == 0
+
+
 @given(
     gaps=st.lists(st.tuples(st.integers(1, 30), st.integers(1, 90)), max_size=4),
     stops=st.lists(st.integers(0, 200), max_size=12),

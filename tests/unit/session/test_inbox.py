@@ -6,7 +6,7 @@ import time
 import pytest
 
 from neuroloop.errors import Unavailable
-from neuroloop.session.inbox import FULL, Inbox
+from neuroloop.session.inbox import FULL, End, Inbox
 
 
 def test_messages_come_out_in_order_and_once():
@@ -51,3 +51,14 @@ def test_after_the_end_nothing_is_taken_in_and_what_was_left_is_handed_back():
     assert inbox.close() == ["left"]
     with pytest.raises(Unavailable, match="ending"):
         inbox.put("late")
+
+
+def test_an_end_is_taken_even_when_the_inbox_is_full_or_closed():
+    inbox = Inbox()
+    for _ in range(FULL):
+        inbox.put("item")
+    inbox.put(End())
+    assert isinstance(inbox.close()[-1], End)
+    inbox.put(End())
+    with pytest.raises(Unavailable):
+        inbox.put("item")

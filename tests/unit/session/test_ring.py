@@ -23,6 +23,12 @@ def test_room_is_contiguous_and_never_over_what_was_not_consumed(ring):
     assert ring.room()[1] == 0
 
 
+def test_an_overrun_is_remembered_until_the_reader_has_seen_it(ring):
+    assert not ring.is_overrun
+    ring.overrun(5.0)
+    assert (ring.is_overrun, ring.overrun_until) == (True, 5.0)
+
+
 def test_the_arrival_of_a_sample_is_when_its_chunk_was_committed(ring):
     for number in range(4):
         ring.commit(2, float(number))

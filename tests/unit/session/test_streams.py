@@ -6,7 +6,8 @@ import pylsl
 import pytest
 
 from neuroloop.config import StreamSelector
-from neuroloop.session.streams import describe, predicate
+from neuroloop.errors import StreamError
+from neuroloop.session.streams import describe, find, predicate
 
 
 def info(labels=(), count=3, **fields):
@@ -67,3 +68,9 @@ def test_a_stream_is_the_same_source_only_with_the_same_channels_rate_and_format
         {"format": "int16"},
     ):
         assert not described.is_same_source(replace(described, **change))
+
+
+def test_a_predicate_that_is_no_xpath_is_an_error_and_not_an_empty_answer():
+    with pytest.raises(StreamError, match=r"stream\.predicate: expected an XPath"):
+        find(StreamSelector(predicate="name='x"), 1, 0.1)
+    assert find(StreamSelector(predicate="name='nothing is called so'"), 1, 0.1) == []
