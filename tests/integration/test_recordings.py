@@ -97,7 +97,7 @@ def test_the_simulator_in_other_chunks_gives_byte_identical_predictions(start_se
 @pytest.mark.slow
 def test_a_recording_in_other_chunks_gives_byte_identical_predictions(start_session, unique_name, recordings):
     whole = open_recording("eegbci", runs=[6])
-    recording = replace(part(whole, 0, 40), markers=tuple((time, text) for time, text in whole.markers if time < 36))
+    recording = replace(part(whole, 0, 30), markers=tuple((time, text) for time, text in whole.markers if time < 26))
     seen = []
     for chunk in (1, 13):
         name = f"{unique_name}-{chunk}"
@@ -109,7 +109,7 @@ def test_a_recording_in_other_chunks_gives_byte_identical_predictions(start_sess
             classes=["fists", "feet"],
         )
         with streaming(player(recording, name, chunk=chunk, speed=4)):
-            all_bins(session, 400, 1)
+            all_bins(session, 300, 1)
         seen.append(payloads(session))
         assert session.predictions()[-1]["model"]["version"] >= 3
         assert session.predictions()[-1]["label"] is not None, session.predictions()[-1]["reason"]
@@ -203,7 +203,7 @@ def test_imagined_fists_and_feet_are_decoded_as_well_as_can_be_without_spatial_p
     settings |= {"classes": ["fists", "feet"], "window": 30, "front_end": {"kind": "bandpower"}}
     session = start_session(**settings)
     shown = tuple((time, text) for time, text in cues if time < learned_s)
-    with streaming(player(replace(recording, markers=shown), unique_name, speed=20)):
+    with streaming(player(replace(recording, markers=shown), unique_name, speed=30)):
         all_bins(session, int(recording.seconds * 10) - 1, 2)
     answers = {(p["model"]["name"], p["seq"]): p["label"] for p in session.messages["predictions"]}
     asked = [(round((time + 3.5) * 10) - 1, {"T1": "fists", "T2": "feet"}[text]) for time, text in cues[len(shown) :]]

@@ -57,7 +57,7 @@ def _number(
 
 
 def _status(loop: Loop, command: Command) -> dict[str, Any]:
-    return loop.status()
+    return loop.publish_status()
 
 
 def _start(loop: Loop, command: Command) -> dict[str, Any]:

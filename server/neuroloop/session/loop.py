@@ -358,6 +358,12 @@ class Loop:
         for name, detail in events:
             self.event(name, detail)
 
+    def publish_status(self) -> dict[str, Any]:
+        """Tell subscribers how things are; returns the same."""
+        status = self.status()
+        self._publish(b"status", status)
+        return status
+
     def status(self) -> dict[str, Any]:
         self.health.labels = {
             "learned": self.labels.learned,
@@ -372,7 +378,7 @@ class Loop:
         if self._watch is not None:
             for name, detail, facts in self._watch.second():
                 self.event(name, detail, **facts)
-        self._publish(b"status", self.status())
+        self.publish_status()
         gc.collect(1)
 
 

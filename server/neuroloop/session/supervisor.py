@@ -29,6 +29,7 @@ from neuroloop.errors import NeuroloopError, Unavailable
 
 SESSION_PROGRAM = (sys.executable, "-m", "neuroloop.session")
 IN_FLIGHT_LIMIT = 64
+RESULT_WAIT_S = 0.05
 STDERR_TAIL = 8192
 STDERR_LINES = 20
 
@@ -203,7 +204,10 @@ class SessionProcess:
     async def _await_ready(self, _process: asyncio.subprocess.Process) -> None:
         with contextlib.suppress(Unavailable):
             status = await self._request({"command": "status"}, None)
-            await self._result_seen.wait()  # nothing that is published from now on is lost
+            while not self._result_seen.is_set():  # nothing that is published after the first result is lost
+                status = await self._request({"command": "status"}, None)  # is published, too
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._result_seen.wait(), RESULT_WAIT_S)
             if self.state == "starting":
                 self.state = "ready"
                 self._on_message("status", msgpack.packb(status))
