@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -18,6 +16,7 @@ from neuroloop_sources import player, simulator
 from neuroloop_sources.errors import SourceError
 from neuroloop_sources.loaders import open_source
 from neuroloop_sources.settings import SimulatorSettings
+from neuroloop_sources.signals import stop_on_signal
 from neuroloop_sources.stream import Ready
 from neuroloop_sources.truth import Truth
 
@@ -85,7 +84,7 @@ def simulate(
         )
         if truth is not None and not truth.parent.is_dir():
             raise SourceError(f"truth: {truth.parent} is no directory; make it first")
-        with _stop_on_signal() as stop:
+        with stop_on_signal() as stop:
             samples = simulator.run(
                 settings,
                 stop=stop,
@@ -130,7 +129,7 @@ def play(
             "format": format or recording.format,
             "seconds": recording.sample_count / recording.nominal_srate,
         }
-        with _stop_on_signal() as stop:
+        with stop_on_signal() as stop:
             player.play(
                 recording,
                 name=stream_name,
@@ -162,18 +161,6 @@ def _announce(facts: dict[str, Any], as_json: bool) -> Ready:
         )
 
     return ready
-
-
-@contextmanager
-def _stop_on_signal() -> Iterator[threading.Event]:
-    """An event that SIGINT and SIGTERM set."""
-    stop = threading.Event()
-    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager

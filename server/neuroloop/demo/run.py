@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import signal
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -24,6 +22,7 @@ from neuroloop.demo.table import table
 from neuroloop.demo.watch import Watcher
 from neuroloop.errors import Unavailable
 from neuroloop_client import Client, NeuroloopClientError
+from neuroloop_sources.signals import stop_on_signal
 
 READY_S = 90.0
 REFRESH_S = 0.25
@@ -112,17 +111,6 @@ class Demo:
         self._client.close()
 
 
-@contextmanager
-def _stop_on_signal() -> Iterator[threading.Event]:
-    stop = threading.Event()
-    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def _show(demo: Demo, seconds: float | None, stop: threading.Event, *, quiet: bool) -> None:
     """Until the time is over, the source has ended, or somebody stops it; with a live table unless quiet."""
     deadline = None if seconds is None else time.monotonic() + seconds
@@ -152,7 +140,7 @@ def run(*, seconds: float | None, as_json: bool, port: int, dataset: str | None,
 
 def _run(seconds: float | None, port: int, dataset: str | None, seed: int, *, quiet: bool) -> dict[str, Any]:
     plan = simulated(seed) if dataset is None else recorded(dataset)
-    with _stop_on_signal() as stop, ExitStack() as stack:
+    with stop_on_signal() as stop, ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="neuroloop-demo-")))
         config = folder / "demo.yaml"
         config.write_text(yaml.safe_dump({"port": port, "sessions": plan.sessions}))
