@@ -9,6 +9,8 @@ A front end is called with every block, and asked for its features at the end of
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -23,9 +25,10 @@ from neuroloop.config import (
     check_clusters,
 )
 from neuroloop.signal.bandpower import BandPower, scale_power
-from neuroloop.signal.covariance import Covariance
+from neuroloop.signal.covariance import BlockStatistics, Covariance
 from neuroloop.signal.filters import SosFilter, design_bandpass, settle_seconds
 from neuroloop.signal.rereference import Rereference
+from neuroloop.signal.spike_chain import SpikeChain
 from neuroloop.signal.spikes import ThresholdCrossings
 
 F32 = NDArray[np.float32]
@@ -46,22 +49,33 @@ class RereferenceStage:
         self.apply = Rereference(self.clusters, len(channels))
         self.fit_covariance: Covariance | None = None
         self.accumulates = settings.mode != "frozen"
-        self._block: F32 | None = None
+        self._statistics: Callable[[], BlockStatistics | None] | None = None
 
     def __call__(self, block: F32, valid: bool) -> F32:
         """The rereferenced block. It counts for the weights once `accumulate` is called, before the next block."""
-        self._block = block if valid else None
+        self.expect(partial(self.covariance.statistics, block) if valid else None)
         return self.apply(block)
 
+    @property
+    def learns(self) -> bool:
+        """Whether anybody wants the statistics of blocks."""
+        return self.accumulates or self.fit_covariance is not None
+
+    def expect(self, statistics: Callable[[], BlockStatistics | None] | None) -> None:
+        """What gives the last block's statistics, once `accumulate` is called, before the next block; None for none."""
+        self._statistics = statistics
+
     def accumulate(self) -> None:
-        """Take the last block into the covariance: half of the work, and the block's answer does not need it."""
-        if self._block is None:
+        """Take the last block into the covariance: a part of the work that the block's answer does not need."""
+        if self._statistics is None or not self.learns:
+            return
+        statistics, self._statistics = self._statistics(), None
+        if statistics is None:
             return
         if self.accumulates:
-            self.covariance.add(self._block)
+            self.covariance.absorb(statistics)
         if self.fit_covariance is not None:
-            self.fit_covariance.add(self._block)
-        self._block = None
+            self.fit_covariance.absorb(statistics)
 
 
 class FrontEnd(Protocol):
@@ -108,10 +122,8 @@ class Broadband:
         count = len(channels)
         self.features = channels
         self.settle_s = settle_seconds(settings.band)
-        self.rereference = _rereference(session, nominal_srate, channels)
-        sos = design_bandpass(settings.band, settings.order, nominal_srate, settings.notch)
-        self._filter = SosFilter(sos, count)
-        self._crossings = ThresholdCrossings(
+        self.rereference = stage = _rereference(session, nominal_srate, channels)
+        crossings = ThresholdCrossings(
             count,
             nominal_srate,
             settings.threshold,
@@ -119,6 +131,9 @@ class Broadband:
             settings.calibration_s,
             settings.sigma_half_life_s,
         )
+        sos = design_bandpass(settings.band, settings.order, nominal_srate, settings.notch)
+        given = (stage.apply, stage.covariance) if stage is not None else ()
+        self._chain = SpikeChain(SosFilter(sos, count), crossings, *given)
         self._per_second = np.float32(nominal_srate / bin_samples(session, nominal_srate))
         self._spikes = np.zeros(count, np.float32)
         self._values = np.zeros(count, np.float32)
@@ -126,12 +141,13 @@ class Broadband:
 
     def step(self, block: F32, valid: bool) -> None:
         if self._fresh:
-            self._filter.prime(block[0])
+            self._chain.prime(block[0])
             self._fresh = False
-        signal = self._filter(block)
-        if self.rereference is not None:
-            signal = self.rereference(signal, valid)
-        self._spikes += self._crossings(signal)
+        stage = self.rereference
+        learn = valid and stage is not None and stage.learns
+        self._spikes += self._chain(block, learn)
+        if stage is not None:
+            stage.expect(self._chain.statistics if learn else None)
 
     def finish_bin(self) -> F32:
         np.multiply(self._spikes, self._per_second, out=self._values)
@@ -140,35 +156,34 @@ class Broadband:
 
     @property
     def calibrated(self) -> bool:
-        return self._crossings.calibrated
+        return self._chain.crossings.calibrated
 
     @property
     def sigma(self) -> F64:
         """Noise of each channel, (channels,), in the stream's unit; 0 before it is known."""
-        return self._crossings.sigma
+        return self._chain.crossings.sigma
+
+    @property
+    def memory_bytes(self) -> int:
+        """Of all arrays of the chain."""
+        return self._chain.memory_bytes
 
     def scale(self, factor: F64) -> None:
-        self._crossings.scale_sigma(factor)
+        self._chain.crossings.scale_sigma(factor)
 
     def interrupt(self) -> None:
-        self._crossings.interrupt()
+        self._chain.interrupt()
 
     def reset(self) -> None:
-        self._crossings.interrupt()
+        self._chain.interrupt()
         self._spikes[:] = 0
         self._fresh = True
 
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "filter": self._filter.state_dict(),
-            "crossings": self._crossings.state_dict(),
-            "spikes": self._spikes.copy(),
-            "fresh": self._fresh,
-        }
+        return {"chain": self._chain.state_dict(), "spikes": self._spikes.copy(), "fresh": self._fresh}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._filter.load_state_dict(state["filter"])
-        self._crossings.load_state_dict(state["crossings"])
+        self._chain.load_state_dict(state["chain"])
         self._spikes[:] = state["spikes"]
         self._fresh = bool(state["fresh"])
 

@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from neuroloop.compiled import kernel
+from neuroloop.signal.spike_chain import LARGEST
 
-@njit(cache=True, nogil=True, error_model="numpy")
+
+@kernel
 def _copy_finite(
     source: NDArray[np.generic],
     columns: NDArray[np.int64],
@@ -26,14 +28,15 @@ def _copy_finite(
 ) -> int:
     """source (n, all channels) -> target (n, channels) float32; what is not finite takes the channel's last value.
 
-    Returns the number of samples with a value that was not finite; `nonfinite` counts them per channel.
+    So does a value beyond LARGEST, which would be infinite a few stages later.
+    Returns the number of samples with such a value; `nonfinite` counts them per channel.
     """
     bad_samples = 0
     for i in range(target.shape[0]):
         bad = False
         for c in range(target.shape[1]):
             value = np.float32(source[i, columns[c]])
-            if not np.isfinite(value):
+            if not abs(value) <= LARGEST:
                 value = held[c]
                 nonfinite[c] += 1
                 bad = True

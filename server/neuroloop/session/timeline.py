@@ -17,8 +17,9 @@ from __future__ import annotations
 from typing import Final, Literal
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from neuroloop.compiled import kernel
 
 WHOLE_TOLERANCE: Final = 0.02
 JITTER_MEMORY_S: Final = 10.0
@@ -34,7 +35,7 @@ MODES: Final = {"off": 0, "on": 1, "auto": 2}
 STARTED, RAW, LINE, PERIOD, DEVIATION, JITTER_LEFT, HELD, HELD_MIN, RESUMED, STEPS, BELOW, SLOTS = range(12)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _follow(
     times: NDArray[np.float64],
     start: int,

@@ -9,15 +9,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from neuroloop.compiled import kernel
 from neuroloop.signal.filters import SosFilter, design_bandpass, design_notch
 
 F32 = NDArray[np.float32]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _sum_of_squares(block: Any, band: int, total: Any) -> None:
     """block: (n, channels) float32; total: (channels, bands) float64, column `band` written."""
     for c in range(block.shape[1]):
@@ -83,7 +83,7 @@ class BandPower:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for number, band in enumerate(self._all_filters()):
-            band.load_state_dict({"state": state[f"{number}.state"], "phase": state[f"{number}.phase"]})
+            band.load_state_dict({"state": state[f"{number}.state"]})
 
     def _all_filters(self) -> list[SosFilter]:
         return self._filters if self._notch is None else [self._notch, *self._filters]

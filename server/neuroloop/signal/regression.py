@@ -19,9 +19,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from neuroloop.compiled import kernel
 from neuroloop.signal.covariance import CovarianceSnapshot
 from neuroloop.signal.lapack import cholesky, inverse
 from neuroloop.signal.weights import Weights
@@ -32,7 +32,7 @@ DEAD_BELOW = 1e-10  # of the median power of the cluster: a millionth of its amp
 FLOAT32_STEP = 4 * 2.0**-24  # of a channel's offset: what is left of a constant after float32 rounding
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _weights_of_inverse(inverse: Any, scale: Any, weights: Any) -> None:
     """W from the upper triangle of the inverse of the scaled matrix; weights: (k, k), written."""
     size = len(scale)

@@ -15,7 +15,7 @@ whatever k is. The limit at k sigma keeps an artefact from deafening the channel
 few seconds where the noise really grew.
 
 Everything is counted from the first sample after a reset, so the result does not depend on how samples were cut into
-blocks. Branch-free over channels; 0.05 ms for 150 samples x 1024 channels.
+blocks. Branch-free over channels, with all state in registers: 0.04 ms for 300 samples x 1024 channels in tiles.
 """
 
 from __future__ import annotations
@@ -24,8 +24,25 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from neuroloop.compiled import kernel
+from neuroloop.signal.lanes import (
+    ABOVE,
+    CLIP,
+    COUNTS,
+    DETECT_ROWS,
+    KEPT,
+    LIMIT,
+    TOTAL,
+    WAIT,
+    WIDTH,
+    detect,
+    flush_denormals,
+    lanes,
+    restore_denormals,
+)
+from neuroloop.signal.tiles import lay_out, load_tile, store_tile, tile_buffer
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -43,37 +60,50 @@ def gaussian_mean(threshold: float) -> float:
     return (inner + threshold * tail) / (1 - tail)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _detect(
-    block: Any, start: int, stop: int, limit: Any, clip: Any, refractory: Any,
-    above: Any, wait: Any, counts: Any, total: Any, kept: Any,
-) -> None:  # fmt: skip
-    """Samples start to stop of block (n, channels) float32. The rest: (channels,) float32.
+@kernel
+def detect_tile(
+    tile: Any, start: int, stop: int, refractory: float, period: int, phase: int, follow: Any, state: Any, sigma: Any
+) -> int:
+    """Spikes of a tile's samples from start to stop; returns the new phase, samples since sigma was last updated.
 
-    Flags and counters are float32 as well, exact up to 2^24, so that one vector holds as many of them as of samples.
+    state: (DETECT_ROWS, width) float32, see `lanes.detect`. sigma: (1, width) float64, updated each period.
+    follow: gain, unit, floor and threshold, of `_follow` and `bound`.
     """
-    zero, one = np.float32(0), np.float32(1)
-    for t in range(start, stop):
-        for c in range(block.shape[1]):
-            x = block[t, c]
-            free = x >= limit[c]
-            left = wait[c] - one
-            left = left if left > zero else zero
-            hit = zero if free else above[c]
-            hit = hit if left == zero else zero
-            left = refractory if hit > zero else left
-            counts[c] += hit
-            keep = one if left == zero else zero
-            keep = keep if free else zero
-            magnitude = abs(x)
-            magnitude = magnitude if magnitude < clip[c] else clip[c]
-            total[c] += magnitude if keep > zero else zero
-            kept[c] += keep
-            wait[c] = left
-            above[c] = one if free else zero
+    gain, unit, floor, threshold = follow
+    while start < stop:
+        length = min(stop - start, period - phase)
+        for column in range(0, state.shape[1], lanes(tile)):
+            detect(tile, start, length, column, np.float32(refractory), state)
+        start += length
+        phase += length
+        if phase == period:
+            _follow(sigma[0], state[TOTAL], state[KEPT], gain, unit, floor)
+            bound(sigma[0], threshold, floor, state[LIMIT], state[CLIP])
+            phase = 0
+    return phase
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
+def _detect(
+    block: Any, start: int, stop: int, order: Any, runs: Any, refractory: float, period: int, phase: int, follow: Any,
+    state: Any, sigma: Any, tile: Any, local: Any, local_sigma: Any,
+) -> int:  # fmt: skip
+    """block: (n, channels) float32. state: (DETECT_ROWS, channels), sigma: (1, channels). Returns the new phase."""
+    control = flush_denormals()
+    after = phase
+    for number in range(len(runs)):
+        channels = order[number * WIDTH : (number + 1) * WIDTH]
+        load_tile(block, channels, runs[number], tile)
+        load_tile(state, channels, runs[number], local)
+        load_tile(sigma, channels, runs[number], local_sigma)
+        after = detect_tile(tile, start, stop, refractory, period, phase, follow, local, local_sigma)
+        store_tile(local, channels, runs[number], state)
+        store_tile(local_sigma, channels, runs[number], sigma)
+    restore_denormals(control)
+    return after
+
+
+@kernel
 def _follow(sigma: Any, total: Any, kept: Any, gain: float, unit: float, floor: float) -> None:
     """Let sigma, (channels,) float64, follow the last period; one that was dead starts afresh from it."""
     for c in range(len(sigma)):
@@ -84,8 +114,8 @@ def _follow(sigma: Any, total: Any, kept: Any, gain: float, unit: float, floor: 
         kept[c] = 0
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _bound(sigma: Any, threshold: float, floor: float, limit: Any, clip: Any) -> None:
+@kernel
+def bound(sigma: Any, threshold: float, floor: float, limit: Any, clip: Any) -> None:
     """What the detection compares with: (channels,) float32; nothing is below the limit of a dead channel."""
     for c in range(len(sigma)):
         clip[c] = threshold * sigma[c] if sigma[c] > floor else np.inf
@@ -110,24 +140,22 @@ class ThresholdCrossings:
     ) -> None:
         self.channels = channels
         self.threshold = float(threshold)
-        self._refractory = np.float32(round(refractory_ms * nominal_srate / 1000))
+        self.refractory = float(round(refractory_ms * nominal_srate / 1000))
         self._calibration = max(1, round(calibration_s * nominal_srate))
         self._stride = -(-self._calibration // CALIBRATION_SAMPLES)
-        self._period = max(1, round(UPDATE_S * nominal_srate))
-        self._gain = 1.0 - 0.5 ** (self._period / (half_life_s * nominal_srate))
+        self.period = max(1, round(UPDATE_S * nominal_srate))
+        self.phase = 0  # samples since sigma was last updated
+        self._gain = 1.0 - 0.5 ** (self.period / (half_life_s * nominal_srate))
         self._unit = gaussian_mean(threshold)
-        self._counts: F32 = np.zeros(channels, np.float32)
-        self._limit: F32 = np.empty(channels, np.float32)
-        self._clip: F32 = np.empty(channels, np.float32)
-        self._sigma: F64 = np.zeros(channels)
-        self._above: F32 = np.zeros(channels, np.float32)
-        self._wait: F32 = np.zeros(channels, np.float32)
-        self._total: F32 = np.zeros(channels, np.float32)
-        self._kept: F32 = np.zeros(channels, np.float32)
+        self.state: F32 = np.zeros((DETECT_ROWS, channels), np.float32)
+        self.sigma_row: F64 = np.zeros((1, channels))
+        self._tiles = lay_out([], channels)
+        self._tile = tile_buffer(0, WIDTH, np.float32)
+        self._local = np.zeros((DETECT_ROWS, WIDTH), np.float32)
+        self._local_sigma = np.zeros((1, WIDTH))
         self._first: F32 | None = None  # |samples| of the calibration, (channels, retained), while it lasts
         self.reset()
-        self._process(np.empty((0, channels), np.float32), 0, 0)  # compiles the kernels now, not at the first block
-        self._follow()
+        self._detect(np.empty((0, channels), np.float32), 0)  # compiles the kernels now, not at the first block
 
     @property
     def calibrated(self) -> bool:
@@ -139,31 +167,38 @@ class ThresholdCrossings:
         """Noise of each channel, (channels,), in the unit of the samples; 0 before the calibration is over."""
         return self._sigma.copy()
 
+    @property
+    def _sigma(self) -> F64:
+        row: F64 = self.sigma_row[0]
+        return row
+
+    @property
+    def counts(self) -> F32:
+        """Spikes of each channel since they were last set to 0, (channels,)."""
+        row: F32 = self.state[COUNTS]
+        return row
+
+    @property
+    def follow(self) -> tuple[float, float, float, float]:
+        """What `detect_tile` needs to let sigma follow."""
+        return self._gain, self._unit, self._floor, self.threshold
+
     def __call__(self, block: F32) -> F32:
         """Spikes of each channel in this block, (channels,) float32; valid until the next call."""
-        self._counts[:] = 0
-        start, n = 0, len(block)
-        if not self.calibrated:
-            start = self._calibrate(block)
-        while start < n:
-            stop = min(n, start + self._period - self._phase)
-            self._process(block, start, stop)
-            self._phase += stop - start
-            if self._phase == self._period:
-                self._follow()
-            start = stop
-        return self._counts
+        self.counts[:] = 0
+        block = np.ascontiguousarray(block)
+        start = 0 if self.calibrated else self._calibrate(block)
+        if start < len(block):
+            self._detect(block, start)
+        return self.counts
 
-    def _process(self, block: F32, start: int, stop: int) -> None:
-        _detect(
-            block, start, stop, self._limit, self._clip, self._refractory,
-            self._above, self._wait, self._counts, self._total, self._kept,
+    def _detect(self, block: F32, start: int) -> None:
+        if len(self._tile) < len(block):
+            self._tile = tile_buffer(len(block), WIDTH, np.float32)
+        self.phase = _detect(
+            block, start, len(block), self._tiles.order, self._tiles.runs, self.refractory, self.period, self.phase,
+            self.follow, self.state, self.sigma_row, self._tile, self._local, self._local_sigma,
         )  # fmt: skip
-
-    def _follow(self) -> None:
-        _follow(self._sigma, self._total, self._kept, self._gain, self._unit, self._floor)
-        self._set_thresholds()
-        self._phase = 0
 
     def _calibrate(self, block: F32) -> int:
         """Keep samples for the calibration; returns how many samples of the block belong to it."""
@@ -193,7 +228,7 @@ class ThresholdCrossings:
         return np.empty((self.channels, -(-self._calibration // self._stride)), np.float32)
 
     def _set_thresholds(self) -> None:
-        _bound(self._sigma, self.threshold, self._floor, self._limit, self._clip)
+        bound(self._sigma, self.threshold, self._floor, self.state[LIMIT], self.state[CLIP])
 
     def scale_sigma(self, factor: NDArray[np.floating[Any]]) -> None:
         """Follow a known change of amplitude, as when other rereferencing weights come into use.
@@ -204,23 +239,22 @@ class ThresholdCrossings:
         values = np.where(np.isfinite(values) & (values > 0), values, 1.0)
         if self._first is not None:
             self._first[:, : self._retained] *= values.astype(np.float32)[:, None]
-        self._sigma *= values
-        self._total *= values.astype(np.float32)
+        self._sigma[:] *= values
+        self.state[TOTAL] *= values.astype(np.float32)
         self._set_thresholds()
 
     def interrupt(self) -> None:
         """The next sample does not follow the last one: no crossing spans the hole, and sigma stays."""
-        self._above[:] = 0
-        self._wait[:] = 0
+        self.state[ABOVE] = 0
+        self.state[WAIT] = 0
 
     def reset(self) -> None:
         """Back to the beginning, calibration included."""
         self._seen = 0
-        self._phase = 0
+        self.phase = 0
         self._floor = 0.0
         self._sigma[:] = 0
-        self._total[:] = 0
-        self._kept[:] = 0
+        self.state[:] = 0
         self._first = None
         self.interrupt()
         self._set_thresholds()
@@ -228,13 +262,10 @@ class ThresholdCrossings:
     def state_dict(self) -> dict[str, Any]:
         state: dict[str, Any] = {
             "seen": self._seen,
-            "phase": self._phase,
+            "phase": self.phase,
             "floor": self._floor,
             "sigma": self._sigma.copy(),
-            "above": self._above.copy(),
-            "wait": self._wait.copy(),
-            "total": self._total.copy(),
-            "kept": self._kept.copy(),
+            "channels": self.state.copy(),
         }
         if self._first is not None:
             state["first"] = self._first[:, : self._retained].copy()
@@ -242,10 +273,9 @@ class ThresholdCrossings:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.reset()
-        self._seen, self._phase = int(state["seen"]), int(state["phase"])
+        self._seen, self.phase = int(state["seen"]), int(state["phase"])
         self._floor = float(state["floor"])
-        self._sigma[:], self._above[:], self._wait[:] = state["sigma"], state["above"], state["wait"]
-        self._total[:], self._kept[:] = state["total"], state["kept"]
+        self._sigma[:], self.state[:] = state["sigma"], state["channels"]
         if "first" in state:
             self._first = self._empty_calibration()
             self._first[:, : self._retained] = state["first"]

@@ -64,8 +64,8 @@ def test_missing_samples_are_filled_and_counted(fill, value):
     assert (first.missing, second.missing) == (2, 1)
 
 
-def test_values_that_are_not_finite_are_held_and_counted():
-    samples = np.array([[1, 1], [np.nan, 2], [np.inf, 3], [4, -np.inf], [5, 5]], np.float32)
+def test_values_that_are_not_finite_or_beyond_all_measure_are_held_and_counted():
+    samples = np.array([[1, 1], [np.nan, 2], [np.inf, 3], [4, 1e20], [5, 5]], np.float32)
     cut = cutter(2)
     (block,) = cut_all(samples, cut=cut)
     assert block.samples.tolist() == [[1, 1], [1, 2], [1, 3], [4, 3], [5, 5]]
