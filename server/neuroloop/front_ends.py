@@ -163,11 +163,6 @@ class Broadband:
         """Noise of each channel, (channels,), in the stream's unit; 0 before it is known."""
         return self._chain.crossings.sigma
 
-    @property
-    def memory_bytes(self) -> int:
-        """Of all arrays of the chain."""
-        return self._chain.memory_bytes
-
     def scale(self, factor: F64) -> None:
         self._chain.crossings.scale_sigma(factor)
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from neuroloop.config import DecoderSettings, SessionSettings, check_clusters, check_rate
 from neuroloop.errors import StreamError
+from neuroloop.memory import array_bytes
 from neuroloop.models.base import Decoder, digest, make_decoder
 from neuroloop.pipeline import Pipeline
 from neuroloop.session.blocks import BlockCutter
@@ -66,6 +67,7 @@ class Chain:
     decoders: list[RunningDecoder]
     history: RateHistory
     outlets: Outlets | None
+    memory_bytes: int = 0  # of all arrays when the chain was made; past weights come on top, see `KEPT_BYTES`
 
     @property
     def active(self) -> RunningDecoder:
@@ -169,4 +171,5 @@ def make_chain(session: SessionSettings, description: StreamDescription, dtype: 
         else None,
     )
     chain.ring.wanted = pipeline.block_samples
+    chain.memory_bytes = array_bytes(chain)
     return chain

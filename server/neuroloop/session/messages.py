@@ -149,6 +149,8 @@ def status(
         ],
         "rereference": None,
         "labels": health.labels,
+        "memory_bytes": 0,
+        "memory_bytes_per_channel": 0,
         "detail": health.detail,
     }
     if chain is not None:
@@ -156,6 +158,8 @@ def status(
         message["bin_ms"] = 1000 * pipeline.bin_s
         message["bin_samples"], message["block_samples"] = pipeline.bin_samples, pipeline.block_samples
         message["decoders"] = [running.describe() for running in chain.decoders]
+        message["memory_bytes"] = chain.memory_bytes
+        message["memory_bytes_per_channel"] = round(chain.memory_bytes / len(pipeline.channels))
         if chain.rereferencing is not None:
             message["rereference"] = {"version": chain.rereferencing.weights.version, "mode": chain.rereferencing.mode}
     return message

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuroloop.compiled import kernel
+from neuroloop.memory import array_bytes
 from neuroloop.signal.covariance import BlockStatistics, Covariance, statistics_tile
 from neuroloop.signal.filters import SosFilter
 from neuroloop.signal.lanes import DETECT_ROWS, flush_denormals, restore_denormals
@@ -204,7 +205,7 @@ class SpikeChain:
     @property
     def memory_bytes(self) -> int:
         """Of all arrays that live as long as the chain: state, statistics, weights, buffers."""
-        return sum(array_bytes(part) for part in (self, self.filter, self.rereference, self.covariance, self.crossings))
+        return array_bytes(self)
 
     def prime(self, sample: F32) -> None:
         """Start as if the channels had stood at these values for ever; see `SosFilter.prime`. sample: (channels,)."""
@@ -239,12 +240,3 @@ class SpikeChain:
             getattr(self, name).load_state_dict(state[name])
         self._held[:] = state["held"]
         self.nonfinite = int(state["nonfinite"])
-
-
-def array_bytes(holder: Any) -> int:
-    """Of the arrays among an object's attributes, in tuples and lists of them too."""
-    total = 0
-    for value in vars(holder).values():
-        for part in value if isinstance(value, tuple | list) else (value,):
-            total += part.nbytes if isinstance(part, np.ndarray) else 0
-    return total
