@@ -181,7 +181,7 @@ def _type_center(typing: Any, centered: Any, samples: Any, column: Any, scale: A
 
 
 def _emit_filter(
-    sections: int, emit: _Lanes, tile: Any, samples: Any, column: Any, sos: Any, first: Any, _: Any
+    sections: int, emit: _Lanes, tile: Any, samples: Any, column: Any, sos: Any, first: Any, _: Any, offset: Any
 ) -> None:
     """Sections of direct form II transposed: y = b0 x + s0; s0 = b1 x - a1 y + s1; s1 = b2 x - a2 y."""
     coefficients = []
@@ -195,10 +195,11 @@ def _emit_filter(
         for vector in range(VECTORS):
             place = emit.at(5, emit.add(twice, row), emit.column(column, vector))
             kept[row, vector] = (place, emit.variable(emit.load(place)))
+    offsets = [emit.load(emit.at(5, offset, emit.column(column, vector))) for vector in range(VECTORS)]
     with emit.loop(samples) as loop:
         for vector in range(VECTORS):
             place = emit.at(0, loop.index, emit.column(column, vector))
-            x = emit.load(place)
+            x = emit.builder.fsub(emit.load(place), offsets[vector])
             for section, (b0, b1, b2, minus_a1, minus_a2) in enumerate(coefficients):
                 s0, s1 = kept[2 * section, vector][1], kept[2 * section + 1, vector][1]
                 y = emit.fma(b0, x, emit.builder.load(s0))
@@ -211,14 +212,21 @@ def _emit_filter(
         emit.store(emit.builder.load(variable), place)
 
 
-def _type_filter_one(typing: Any, tile: Any, samples: Any, column: Any, sos: Any, section: Any, state: Any) -> Any:
-    """Filter a group of columns of the tile in place, by one section; state: (2 * sections, width)."""
-    return _emitted(partial(_emit_filter, 1), tile, samples, column, sos, section, state)
+def _type_filter_one(
+    typing: Any, tile: Any, samples: Any, column: Any, sos: Any, section: Any, state: Any, offset: Any
+) -> Any:
+    """Filter a group of columns of the tile in place, by one section.
+
+    state: rows 2 * section and the next are the section's; offset: the row that is subtracted from the samples.
+    """
+    return _emitted(partial(_emit_filter, 1), tile, samples, column, sos, section, state, offset)
 
 
-def _type_filter_two(typing: Any, tile: Any, samples: Any, column: Any, sos: Any, section: Any, state: Any) -> Any:
+def _type_filter_two(
+    typing: Any, tile: Any, samples: Any, column: Any, sos: Any, section: Any, state: Any, offset: Any
+) -> Any:
     """The same by this section and the next: half the loads and stores."""
-    return _emitted(partial(_emit_filter, 2), tile, samples, column, sos, section, state)
+    return _emitted(partial(_emit_filter, 2), tile, samples, column, sos, section, state, offset)
 
 
 def _emit_multiply(emit: _Lanes, tile: Any, row: Any, column: Any, matrix: Any, depth: Any, _: Any) -> None:

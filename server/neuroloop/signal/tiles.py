@@ -128,15 +128,18 @@ def store_tile(tile: Any, order: Any, run: bool, target: Any) -> None:
 
 @kernel
 def filter_tile(tile: Any, samples: int, sos: Any, state: Any) -> None:
-    """Filter the tile in place; sos: (sections, 6), state: (2 * sections, width), all of the tile's type."""
+    """Filter the tile in place; sos: (sections, 6), of the tile's type like the state.
+
+    state: (2 * sections + 2, width), two rows per section, the offset that is subtracted from the samples, and zeros.
+    """
     sections = sos.shape[0]
     for column in range(0, state.shape[1], lanes(tile)):
-        section = 0
+        section, offset = 0, 2 * sections
         while section + 2 <= sections:
-            filter_two(tile, samples, column, sos, section, state)
-            section += 2
+            filter_two(tile, samples, column, sos, section, state, offset)
+            section, offset = section + 2, 2 * sections + 1
         if section < sections:
-            filter_one(tile, samples, column, sos, section, state)
+            filter_one(tile, samples, column, sos, section, state, offset)
 
 
 @kernel

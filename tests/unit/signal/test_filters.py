@@ -95,3 +95,15 @@ def test_single_precision_is_taken_only_where_it_is_good_enough():
 
 def test_settling_takes_three_periods_of_the_lower_edge():
     assert settle_seconds((300.0, 6000.0)) == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize("offset", [0.0, 3e3, -1e4, 1e5])
+def test_an_amplifiers_offset_costs_no_digits_of_a_primed_band_pass(offset):
+    sos = design_bandpass((300, 6000), 4, 30_000)
+    noise = np.random.default_rng(0).standard_normal((6000, 3)) * 10
+    data = (noise + offset).astype(np.float32)
+    stage = SosFilter(sos, 3)
+    assert stage.precision == "single"
+    stage.prime(data[0])
+    exact = signal.sosfilt(sos, data.astype(float) - data[0], axis=0)
+    assert np.abs(stage(data) - exact).max() <= 1e-4 * exact.std()

@@ -83,5 +83,5 @@ def test_any_number_of_sections_filters_in_order(sections):
     tile = tile_buffer(50, WIDTH, np.float64)
     tile[:50] = np.random.default_rng(0).standard_normal((50, WIDTH))
     expected = signal.sosfilt(sos, tile[:50], axis=0) if sections else tile[:50].copy()
-    filter_tile(tile, 50, sos, np.zeros((2 * sections, WIDTH)))
+    filter_tile(tile, 50, sos, np.zeros((2 * sections + 2, WIDTH)))
     np.testing.assert_allclose(tile[:50], expected, atol=1e-12)
