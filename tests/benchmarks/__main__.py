@@ -3,7 +3,7 @@
 import importlib
 import sys
 
-NAMES = ("latency", "peers")
+NAMES = ("latency", "peers", "gpu")
 
 if __name__ == "__main__":
     chosen = sys.argv[1] if len(sys.argv) > 1 else None
