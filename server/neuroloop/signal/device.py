@@ -7,10 +7,10 @@ Both sides are estimated for one block of n samples and C channels, sum k^2 over
 
 The CPU's figures are measured, with one thread of an AVX-512 server: 0.19 ms for 96 channels in one cluster and 300
 samples (estimated 0.17), 1.11 ms for 1024 in clusters of 32 (1.13), 11.0 ms for 1024 in one (11.3). The GPU's are
-estimates for a data-centre GPU on PCIe: some 150 small kernels of 2 microseconds in a graph, the copy into pinned
-memory and the one to the device, products in float32. So the GPU is asked to be twice as fast, which pays for what the
-estimate leaves out, such as seconds to start and half a gigabyte for CUDA itself. At 30 kHz in blocks of 10 ms that is
-from about 230 channels in one cluster and from about 850 channels in clusters of 32 on; a headset never.
+estimates for a data-centre GPU on PCIe: 143 small kernels of 2 microseconds in the graph of the answer, the copy into
+pinned memory and the one to the device, products in float32. So the GPU is asked to be twice as fast, which pays for
+what the estimate leaves out, such as seconds to start and half a gigabyte for CUDA itself. At 30 kHz in blocks
+of 10 ms that is from about 230 channels in one cluster and from about 850 in clusters of 32 on; a headset never.
 
 PyTorch takes a second to import and is not, where the answer is the CPU.
 """

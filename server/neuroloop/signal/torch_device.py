@@ -2,7 +2,7 @@
 
 All CUDA is in this file. A step is a function without arguments that reads and writes tensors which stay in place; on a
 GPU it is captured once as a graph and replayed, on a CPU it is simply called, so the stages are the same code and
-are tested without a GPU. A graph costs one launch whatever is in it: the chain of a block is about a hundred small
+are tested without a GPU. A graph costs one launch whatever is in it: the chain of a block is some 180 small
 kernels, which launched one by one would take longer than they run.
 
 Products are taken in full float32. TensorFloat-32 keeps 10 bits of the mantissa: rereferencing subtracts what
