@@ -170,6 +170,9 @@ class SessionSettings(Settings):
     markers: list[MarkerSettings] = Field(default_factory=list)
     front_end: FrontEnd = Field(default_factory=BroadbandSettings)
     rereference: RereferenceSettings = Field(default_factory=RereferenceSettings)
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="of a broadband front end; auto: a GPU only where it is clearly faster at this size"
+    )
     bin_ms: float = Field(20.0, gt=0, le=10_000)
     block_ms: float = Field(
         2.0, gt=0, le=10_000, description="longest block; the block is the largest divisor of the bin within it"

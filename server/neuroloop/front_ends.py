@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
+import structlog
 from numpy.typing import NDArray
 
 from neuroloop.config import (
@@ -22,14 +23,19 @@ from neuroloop.config import (
     CountsSettings,
     SessionSettings,
     bin_samples,
+    block_samples,
     check_clusters,
 )
+from neuroloop.errors import ConfigError
+from neuroloop.gpu.choice import choose_device
 from neuroloop.signal.bandpower import BandPower, scale_power
 from neuroloop.signal.covariance import BlockStatistics, Covariance
 from neuroloop.signal.filters import SosFilter, design_bandpass, settle_seconds
 from neuroloop.signal.rereference import Rereference
 from neuroloop.signal.spike_chain import SpikeChain
 from neuroloop.signal.spikes import ThresholdCrossings
+
+log = structlog.get_logger(__name__)
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -56,6 +62,10 @@ class RereferenceStage:
         self.expect(partial(self.covariance.statistics, block) if valid else None)
         return self.apply(block)
 
+    def new_covariance(self) -> Covariance:
+        """An empty one of the same clusters that forgets nothing, for `fit_covariance`."""
+        return Covariance(self.clusters, len(self.channels), None, self.covariance.center)
+
     @property
     def learns(self) -> bool:
         """Whether anybody wants the statistics of blocks."""
@@ -78,12 +88,34 @@ class RereferenceStage:
             self.fit_covariance.absorb(statistics)
 
 
+class WeightExchange(Protocol):
+    """A rereference stage as whoever solves its weights sees it, on whichever device.
+
+    apply: as `Rereference`. covariance, fit_covariance: as `Covariance`; the second is fed too, while there is one.
+    """
+
+    channels: tuple[str, ...]
+    clusters: list[list[int]]
+    apply: Any
+    covariance: Any
+    fit_covariance: Any
+    accumulates: bool
+
+    def new_covariance(self) -> Any: ...
+
+    def accumulate(self) -> None: ...
+
+
 class FrontEnd(Protocol):
     """Samples in, features out."""
 
     features: tuple[str, ...]
     settle_s: float
-    rereference: RereferenceStage | None
+    device: str
+
+    @property
+    def rereference(self) -> WeightExchange | None:
+        """What the weights are exchanged through, where there is a rereference."""
 
     def step(self, block: F32, valid: bool) -> None:
         """Take in a block, (samples, channels). valid: nothing in it was missing, and the filters had settled."""
@@ -115,6 +147,8 @@ def _rereference(session: SessionSettings, nominal_srate: float, channels: tuple
 
 class Broadband:
     """Raw electrode voltage -> spikes per second of each channel."""
+
+    device = "cpu"
 
     def __init__(
         self, session: SessionSettings, settings: BroadbandSettings, nominal_srate: float, channels: tuple[str, ...]
@@ -187,6 +221,7 @@ class Counts:
     """Spike counts, or rates, that come as samples. There is nothing to rereference."""
 
     rereference: RereferenceStage | None = None
+    device = "cpu"
     settle_s = 0.0
     calibrated = True
 
@@ -232,6 +267,7 @@ class Bandpower:
     """
 
     calibrated = True
+    device = "cpu"
 
     def __init__(
         self, session: SessionSettings, settings: BandpowerSettings, nominal_srate: float, channels: tuple[str, ...]
@@ -295,7 +331,28 @@ def make_front_end(session: SessionSettings, nominal_srate: float, channels: tup
     """The front end that the configuration names, compiled and ready for its first block."""
     settings = session.front_end
     if isinstance(settings, BroadbandSettings):
-        return Broadband(session, settings, nominal_srate, channels)
+        return _make_broadband(session, settings, nominal_srate, channels)
     if isinstance(settings, CountsSettings):
         return Counts(session, settings, nominal_srate, channels)
     return Bandpower(session, settings, nominal_srate, channels)
+
+
+def _make_broadband(
+    session: SessionSettings, settings: BroadbandSettings, nominal_srate: float, channels: tuple[str, ...]
+) -> FrontEnd:
+    """On the device that the configuration names or the size suggests. A GPU has to agree with the CPU first."""
+    rereference = session.rereference
+    clusters = check_clusters(rereference.clusters, channels, len(channels)) if rereference.enabled else []
+    samples = block_samples(session, nominal_srate)
+    if choose_device(session.device, block_samples=samples, channels=len(channels), clusters=clusters) == "cpu":
+        return Broadband(session, settings, nominal_srate, channels)
+    from neuroloop.gpu.check import disagreement  # imports PyTorch
+    from neuroloop.gpu.front_end import TorchBroadband
+
+    fault = disagreement(session, settings, nominal_srate, channels)
+    if fault is None:
+        return TorchBroadband(session, settings, nominal_srate, channels)
+    if session.device == "cuda":
+        raise ConfigError(f"device: expected a GPU that computes what the CPU does: {fault}; set device to cpu")
+    log.warning("gpu_not_used", session=session.name, detail=fault)
+    return Broadband(session, settings, nominal_srate, channels)

@@ -22,11 +22,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from neuroloop.gpu.chain import TorchSpikeChain
 from neuroloop.signal.covariance import Covariance
 from neuroloop.signal.filters import SosFilter, design_bandpass
 from neuroloop.signal.rereference import Rereference, car_weights
 from neuroloop.signal.spikes import ThresholdCrossings
-from neuroloop.signal.torch_chain import TorchSpikeChain
 
 SRATE = 30_000.0
 BLOCK = 300

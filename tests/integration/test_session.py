@@ -29,6 +29,7 @@ def test_the_stream_is_described_in_the_status(counts, open_source, unique_name)
     status = counts.command("status")
     stream = status["stream"]
     assert (stream["state"], stream["channel_count"], stream["nominal_srate"]) == ("connected", 4, 1000.0)
+    assert status["device"] == "cpu"
     assert status["memory_bytes"] == pytest.approx(4 * status["memory_bytes_per_channel"], abs=4)
     assert status["memory_bytes"] > 4 * 4 * 4000  # the ring alone holds four seconds of float32
     assert stream["channels"] == ["C3", "C4", "Cz", "Oz"]

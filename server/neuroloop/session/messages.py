@@ -149,6 +149,7 @@ def status(
         ],
         "rereference": None,
         "labels": health.labels,
+        "device": None,
         "memory_bytes": 0,
         "memory_bytes_per_channel": 0,
         "detail": health.detail,
@@ -158,6 +159,7 @@ def status(
         message["bin_ms"] = 1000 * pipeline.bin_s
         message["bin_samples"], message["block_samples"] = pipeline.bin_samples, pipeline.block_samples
         message["decoders"] = [running.describe() for running in chain.decoders]
+        message["device"] = pipeline.front_end.device
         message["memory_bytes"] = chain.memory_bytes
         message["memory_bytes_per_channel"] = round(chain.memory_bytes / len(pipeline.channels))
         if chain.rereferencing is not None:

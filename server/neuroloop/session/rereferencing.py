@@ -22,10 +22,9 @@ from numpy.typing import NDArray
 
 from neuroloop.config import RereferenceSettings
 from neuroloop.errors import Conflict, ModelError, NeuroloopError, NotFound
-from neuroloop.front_ends import RereferenceStage
-from neuroloop.signal.covariance import Covariance, CovarianceSnapshot
+from neuroloop.front_ends import WeightExchange
+from neuroloop.signal.covariance import CovarianceSnapshot
 from neuroloop.signal.rereference import (
-    PreparedWeights,
     car_weights,
     identity_weights,
     predicted_scale,
@@ -36,6 +35,7 @@ from neuroloop.signal.weights import Weights
 
 F64 = NDArray[np.float64]
 Mode = Literal["frozen", "incremental", "forgetting"]
+Collect = Callable[[], CovarianceSnapshot]
 
 KEPT_BYTES = 64 << 20  # of past versions, so that the weights of a recent prediction can be fetched
 
@@ -44,7 +44,7 @@ KEPT_BYTES = 64 << 20  # of past versions, so that the weights of a recent predi
 class Solved:
     """Weights laid out for use, and the factor by which they change each channel's amplitude."""
 
-    prepared: PreparedWeights
+    prepared: Any
     scale: F64
 
 
@@ -62,7 +62,7 @@ class Fit:
     """A fit from live data that is still gathering samples."""
 
     identifier: str
-    covariance: Covariance
+    covariance: Any
     wanted: float
     ridge: float
     ridge_absolute: float | None
@@ -74,7 +74,7 @@ class Rereferencing:
 
     def __init__(
         self,
-        stage: RereferenceStage,
+        stage: WeightExchange,
         settings: RereferenceSettings,
         *,
         nominal_srate: float,
@@ -108,7 +108,8 @@ class Rereferencing:
     @property
     def weights(self) -> Weights:
         """The weights in use."""
-        return self._stage.apply.weights
+        weights: Weights = self._stage.apply.weights
+        return weights
 
     def after_block(self, seq: int) -> Iterator[tuple[str, str]]:
         """Called after every block; seq: of the bin to come. Yields events (name, text) that a person should see."""
@@ -123,9 +124,9 @@ class Rereferencing:
             if self.mode != "frozen":
                 yield from self._take_update(solved, seq)
         if self.mode != "frozen" and self._update is None:
-            snapshot = self._stage.covariance.snapshot()
+            collect = self._stage.covariance.request_snapshot()
             self._update = self._solver.submit(
-                self._solve, snapshot, self.weights, self.ridge, self.ridge_absolute, self.mode
+                self._solve, collect, self.weights, self.ridge, self.ridge_absolute, self.mode
             )
 
     def finish_jobs(self, seq: int) -> Iterator[tuple[str, str]]:
@@ -134,10 +135,9 @@ class Rereferencing:
             self._jobs.remove(job)
             yield from self._finish(job, seq)
 
-    def _solve(
-        self, snapshot: CovarianceSnapshot, old: Weights, ridge: float, ridge_absolute: float | None, source: str
-    ) -> Solved:
+    def _solve(self, collect: Collect, old: Weights, ridge: float, ridge_absolute: float | None, source: str) -> Solved:
         """Beside the loop: touches nothing but its arguments and the settings."""
+        snapshot = collect()
         new = solve(
             snapshot,
             self._stage.channels,
@@ -166,7 +166,7 @@ class Rereferencing:
             yield "rereference_swapped", f"near-constant channels, left out and passed through: {names}"
 
     def _use(self, solved: Solved, seq: int) -> Weights:
-        weights = replace(solved.prepared.weights, version=self.weights.version + 1)
+        weights: Weights = replace(solved.prepared.weights, version=self.weights.version + 1)
         self._stage.apply.set_weights(replace(solved.prepared, weights=weights))
         self._scale(solved.scale)
         self._recent.append(weights)
@@ -197,11 +197,11 @@ class Rereferencing:
         channels: labels of its rows and columns, in any order; None: the session's. `done` gets the weights or the
         ModelError that says what is wrong with them.
         """
-        old, snapshot = self.weights, self._stage.covariance.snapshot()
+        old, collect = self.weights, self._stage.covariance.request_snapshot()
 
         def prepare() -> Solved:
             new = weights_from_array(self._in_order(matrix, channels), self._stage.channels, source="upload")
-            return self._prepare(snapshot, old, new)
+            return self._prepare(collect(), old, new)
 
         self._jobs.append(Job(self._solver.submit(prepare), "upload", done))
 
@@ -224,7 +224,7 @@ class Rereferencing:
         """Gather so many seconds of samples from now on, solve, use. Raises Conflict while another fit runs."""
         if self._fit is not None or any(job.source == "fit" for job in self._jobs):
             raise Conflict("rereference fit: one is running; wait for its event fit_done")
-        covariance = Covariance(self._stage.clusters, len(self._stage.channels), None, self._settings.center)
+        covariance = self._stage.new_covariance()
         self._stage.fit_covariance = covariance
         absolute = self.ridge_absolute if ridge is None else None
         chosen = self.ridge if ridge is None else ridge
@@ -235,7 +235,7 @@ class Rereferencing:
     def _solve_fit(self, fit: Fit) -> None:
         self._fit = self._stage.fit_covariance = None
         result = self._solver.submit(
-            self._solve, fit.covariance.snapshot(), self.weights, fit.ridge, fit.ridge_absolute, "fit"
+            self._solve, fit.covariance.request_snapshot(), self.weights, fit.ridge, fit.ridge_absolute, "fit"
         )
         self._jobs.append(Job(result, "fit", fit.done))
 

@@ -13,8 +13,9 @@ in float64. Only the clusters are kept, not channels x channels; those of up to 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -139,10 +140,18 @@ def _absorb(
         mean[lane] += toward * (block_mean[lane] - mean[lane])
 
 
+@kernel
+def _mirror(upper: Any, full: Any) -> None:
+    for i in range(full.shape[0]):
+        for j in range(i, full.shape[1]):
+            full[i, j] = upper[i, j]
+            full[j, i] = upper[i, j]
+
+
 def _symmetric(upper: F64) -> F64:
     """A read-only copy with both triangles of a matrix of which the upper is known."""
-    full = np.triu(upper)
-    full += np.triu(full, 1).T
+    full = np.empty(upper.shape)
+    _mirror(upper, full)
     full.flags.writeable = False
     return full
 
@@ -235,27 +244,44 @@ class Covariance:
 
     def snapshot(self) -> CovarianceSnapshot:
         """An immutable copy."""
-        tiles, large = self.tiles, iter(self._large)
+        return self.request_snapshot()()
+
+    def request_snapshot(self) -> Callable[[], CovarianceSnapshot]:
+        """What puts the snapshot of this moment together, in any thread; here only the sums are copied."""
+        large = [part.request_snapshot() for part in self._large]
+        sums = self._samples, self._blocks, self.rejected, self._mean.copy(), self._scatter.copy()
+        return partial(self._collect, *sums, large)
+
+    def _collect(
+        self,
+        samples: float,
+        blocks: int,
+        rejected: int,
+        means: F64,
+        sums: F64,
+        large: list[Callable[[], tuple[F64, F64]]],
+    ) -> CovarianceSnapshot:
+        tiles, others = self.tiles, iter(large)
         scatter: list[F64] = []
         mean = np.zeros(self.channel_count)
         for cluster, (tile, lane) in zip(self.clusters, tiles.places, strict=True):
             size = len(cluster)
             if tile < 0:
-                mean[list(cluster)], upper = next(large).snapshot()
+                mean[list(cluster)], upper = next(others)()
             else:
                 width = tiles.first[tile + 1] - tiles.first[tile]
-                square = self._scatter[tiles.at[tile] : tiles.at[tile + 1]].reshape(width, width)
+                square = sums[tiles.at[tile] : tiles.at[tile + 1]].reshape(width, width)
                 upper = square[lane : lane + size, lane : lane + size]
                 start = tiles.first[tile] + lane
-                mean[list(cluster)] = self._mean[start : start + size]
+                mean[list(cluster)] = means[start : start + size]
             scatter.append(_symmetric(upper))
         mean.flags.writeable = False
         # Rounding errors of blocks are independent, so those of their sum fade with the root of their number.
         resolution = float(np.finfo(self.dtype).eps)
         if self.dtype == np.float32:
-            resolution = max(resolution / max(self._blocks, 1) ** 0.5, float(np.finfo(np.float64).eps))
+            resolution = max(resolution / max(blocks, 1) ** 0.5, float(np.finfo(np.float64).eps))
         return CovarianceSnapshot(
-            self.clusters, self.channel_count, self._samples, mean, tuple(scatter), resolution, self.rejected
+            self.clusters, self.channel_count, samples, mean, tuple(scatter), resolution, rejected
         )
 
     def reset(self) -> None:

@@ -7,6 +7,8 @@ multiply-adds of which half are done, and 0.3 ms for the combination every 512 s
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -98,10 +100,12 @@ class LargeScatter:
         )
         return total, self._mean + difference * (self._within / total), scatter
 
-    def snapshot(self) -> tuple[F64, F64]:
-        """The mean, (channels,), and the upper triangle of the scatter; what is accumulated stays as it was."""
-        _, mean, scatter = self._combined(self._scatter.copy())
-        return mean.copy(), scatter
+    def request_snapshot(self) -> Callable[[], tuple[F64, F64]]:
+        """What puts the mean, (channels,), and the upper triangle of the scatter together; here they are copied."""
+        still = copy(self)
+        for name in ("mean", "scatter", "sums", "product", "shift"):
+            setattr(still, f"_{name}", getattr(self, f"_{name}").copy())
+        return lambda: still._combined(still._scatter)[1:]
 
     def reset(self) -> None:
         self._weight = self._within = 0.0

@@ -20,8 +20,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from neuroloop.signal.covariance import DOUBLE_UP_TO, CovarianceSnapshot, check_clusters, group_by_size
-from neuroloop.signal.torch_device import TorchDevice
+from neuroloop.gpu.groups import group_by_size
+from neuroloop.gpu.torch_device import TorchDevice
+from neuroloop.signal.covariance import DOUBLE_UP_TO, CovarianceSnapshot, check_clusters
 
 F64 = NDArray[np.float64]
 

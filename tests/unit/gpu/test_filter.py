@@ -3,9 +3,9 @@ import pytest
 import torch
 from scipy import signal
 
+from neuroloop.gpu.filter import MAX_SEGMENT, BlockFilter, block_matrix
+from neuroloop.gpu.torch_device import TorchDevice
 from neuroloop.signal.filters import design_bandpass
-from neuroloop.signal.torch_device import TorchDevice
-from neuroloop.signal.torch_filter import MAX_SEGMENT, BlockFilter, block_matrix
 
 torch.set_num_threads(1)
 

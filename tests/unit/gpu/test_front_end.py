@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from neuroloop.config import parse_session
+from neuroloop.gpu.front_end import TorchBroadband
 from neuroloop.pipeline import Pipeline
 from neuroloop.session.rereferencing import Rereferencing
-from neuroloop.torch_front_end import TorchBroadband
 
 torch.set_num_threads(1)
 

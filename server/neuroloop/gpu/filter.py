@@ -29,8 +29,8 @@ from numpy.typing import NDArray
 from scipy import signal
 from torch import Tensor
 
+from neuroloop.gpu.torch_device import TorchDevice
 from neuroloop.signal.filters import Precision, sufficient_precision
-from neuroloop.signal.torch_device import TorchDevice
 
 F64 = NDArray[np.float64]
 

@@ -28,13 +28,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from neuroloop.gpu.covariance import BlockScatter, TorchCovariance
+from neuroloop.gpu.filter import BlockFilter
+from neuroloop.gpu.hold import Hold
+from neuroloop.gpu.rereference import TorchRereference, TorchWeights
+from neuroloop.gpu.spikes import PLAN_COLUMNS, TorchCrossings
+from neuroloop.gpu.torch_device import TorchDevice, tensor_bytes
 from neuroloop.signal.filters import Precision
-from neuroloop.signal.torch_covariance import BlockScatter, TorchCovariance
-from neuroloop.signal.torch_device import TorchDevice, tensor_bytes
-from neuroloop.signal.torch_filter import BlockFilter
-from neuroloop.signal.torch_hold import Hold
-from neuroloop.signal.torch_rereference import TorchRereference, TorchWeights
-from neuroloop.signal.torch_spikes import PLAN_COLUMNS, TorchCrossings
 from neuroloop.signal.weights import Weights
 
 F32 = NDArray[np.float32]

@@ -15,9 +15,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from neuroloop.signal.torch_device import TorchDevice
-
-LARGEST = 1e18  # what is larger counts as not finite: its square, in the covariance, would not be
+from neuroloop.gpu.torch_device import TorchDevice
+from neuroloop.signal.spike_chain import LARGEST
 
 
 class Hold:

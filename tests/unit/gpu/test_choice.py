@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from neuroloop.errors import ConfigError
-from neuroloop.signal.device import choose_device, cpu_seconds, gpu_seconds
+from neuroloop.gpu.choice import choose_device, cpu_seconds, gpu_seconds
 
 
 def split(channels, size):
@@ -71,7 +71,7 @@ def test_the_estimate_grows_with_the_work():
 
 def test_a_headset_does_not_import_pytorch():
     program = (
-        "import sys; from neuroloop.signal.device import choose_device;"
+        "import sys; from neuroloop.gpu.choice import choose_device;"
         "assert choose_device('auto', block_samples=10, channels=32, clusters=[list(range(32))]) == 'cpu';"
         "sys.exit('torch' in sys.modules)"
     )

@@ -26,8 +26,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from neuroloop.gpu.torch_device import TorchDevice
 from neuroloop.signal.spikes import CALIBRATION_SAMPLES, DEAD_BELOW, MEDIAN_OF_GAUSSIAN, UPDATE_S, gaussian_mean
-from neuroloop.signal.torch_device import TorchDevice
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from neuroloop.gpu.chain import TorchSpikeChain
 from neuroloop.signal.covariance import Covariance
 from neuroloop.signal.filters import SosFilter, design_bandpass
 from neuroloop.signal.rereference import Rereference
 from neuroloop.signal.spikes import ThresholdCrossings
-from neuroloop.signal.torch_chain import TorchSpikeChain
 from neuroloop.signal.weights import Weights, car_weights
 
 torch.set_num_threads(1)
@@ -176,8 +176,7 @@ def test_a_primed_offset_rings_no_bandpass(device):
     for block in data:
         ours(block)
         theirs(block)
-        # The rounding is the CPU stage's, see test_torch_filter.
-        assert np.abs(ours.rereference.out.cpu().numpy() - theirs.output).max() < 0.05
+        assert np.abs(ours.rereference.out.cpu().numpy() - theirs.output).max() < 1e-3
 
 
 @devices

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuroloop.config import BroadbandSettings, SessionSettings, bin_samples, block_samples, check_clusters
+from neuroloop.gpu.chain import TorchSpikeChain
+from neuroloop.gpu.covariance import TorchCovariance
 from neuroloop.signal.filters import design_bandpass, settle_seconds
-from neuroloop.signal.torch_chain import TorchSpikeChain
-from neuroloop.signal.torch_covariance import TorchCovariance
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -71,6 +71,7 @@ class TorchBroadband:
         rereference = session.rereference
         clusters = check_clusters(rereference.clusters, channels, len(channels)) if rereference.enabled else []
         self.features = channels
+        self.device = device
         self.settle_s = settle_seconds(settings.band)
         self.chain = TorchSpikeChain(
             design_bandpass(settings.band, settings.order, nominal_srate, settings.notch),

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from neuroloop.errors import ModelError
-from neuroloop.signal.covariance import check_clusters, group_by_size
-from neuroloop.signal.torch_device import TorchDevice
+from neuroloop.gpu.groups import group_by_size
+from neuroloop.gpu.torch_device import TorchDevice
+from neuroloop.signal.covariance import check_clusters
 from neuroloop.signal.weights import Weights, identity_weights
 
 

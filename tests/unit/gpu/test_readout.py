@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 import torch
 
+from neuroloop.gpu.readout import TorchReadout
 from neuroloop.models.answer import ANSWERED, MISSING, SILENT
 from neuroloop.models.maxrate import MaxRate
 from neuroloop.models.online import Readout
 from neuroloop.models.poisson import Poisson
-from neuroloop.models.torch_readout import TorchReadout
 
 torch.set_num_threads(1)
 
