@@ -2,15 +2,16 @@
 
 Both sides are estimated for one block of n samples and C channels, sum k^2 over the clusters of k channels:
 
-    CPU   n C 2.6 ns  +  4 n sum k^2 / 120 GFLOP/s
+    CPU   n C 0.9 ns  +  4 n sum k^2 / 170 GFLOP/s
     GPU   0.3 ms  +  4 n C (1 / 10 GB/s + 1 / 20 GB/s)  +  (2 C (n + 8)^2 + 4 n sum k^2) / 20 TFLOP/s
 
-The CPU's figures are measured, with one thread of an AVX-512 server: 0.19 ms for 96 channels in one cluster and 300
-samples (estimated 0.17), 1.11 ms for 1024 in clusters of 32 (1.13), 11.0 ms for 1024 in one (11.3). The GPU's are
+The CPU's figures are measured, with one thread of an AVX-512 server: 0.12 ms for 96 channels in one cluster and 300
+samples (estimated 0.09), 0.56 ms for 1024 in clusters of 32 (0.51), 7.5 ms for 1024 in one (7.7). The GPU's are
 estimates for a data-centre GPU on PCIe: 143 small kernels of 2 microseconds in the graph of the answer, the copy into
 pinned memory and the one to the device, products in float32. So the GPU is asked to be twice as fast, which pays for
-what the estimate leaves out, such as seconds to start and half a gigabyte for CUDA itself. At 30 kHz in blocks
-of 10 ms that is from about 230 channels in one cluster and from about 850 in clusters of 32 on; a headset never.
+what the estimate leaves out, such as seconds to start and half a gigabyte for CUDA itself. At 30 kHz that is from about
+320 channels in one cluster on with blocks of 10 ms, and 670 with blocks of 2 ms; with clusters of 32 from about 5300
+channels on, or never. A headset never.
 
 PyTorch takes a second to import and is not, where the answer is the CPU.
 """
@@ -25,8 +26,8 @@ from neuroloop.errors import ConfigError
 Requested = Literal["auto", "cpu", "cuda"]
 Device = Literal["cpu", "cuda"]
 
-CPU_SAMPLE_S = 2.6e-9  # filter, crossings and the passes over memory, per sample and channel
-CPU_FLOPS = 120e9
+CPU_SAMPLE_S = 0.9e-9  # filter, crossings and the passes over memory, per sample and channel
+CPU_FLOPS = 170e9
 GPU_BLOCK_S = 0.3e-3
 GPU_FLOPS = 20e12
 STAGING_BYTES_PER_S = 10e9

@@ -34,10 +34,11 @@ def no_gpu(monkeypatch):
         (size(96, 96), "cpu"),
         (size(256, 32), "cpu"),
         (size(1024, 32, 60), "cpu"),
-        (size(1024, 32), "cuda"),
+        (size(1024, 32), "cpu"),
         (size(512, 512), "cuda"),
         (size(1024, 1024), "cuda"),
-        (size(4096, 32), "cuda"),
+        (size(4096, 32), "cpu"),
+        (size(8192, 32), "cuda"),
     ],
 )
 def test_auto_takes_the_gpu_only_where_it_is_clearly_faster(session, device):
