@@ -12,7 +12,7 @@ from starlette.datastructures import UploadFile
 
 from neuroloop.api.errors import JsonResponse, Malformed
 from neuroloop.api.live import Session
-from neuroloop.api.weight_files import MEDIA_TYPES, Format, read_weights, write_weights
+from neuroloop.signal.weight_files import MEDIA_TYPES, Format, read_weights, write_weights
 
 LOAD_TIMEOUT_S = 15.0
 UPLOAD: dict[str, Any] = {

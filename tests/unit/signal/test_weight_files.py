@@ -9,9 +9,9 @@ import safetensors.numpy
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neuroloop.api import weight_files
-from neuroloop.api.weight_files import Format, read_weights, write_weights
 from neuroloop.errors import ModelError
+from neuroloop.signal import weight_files
+from neuroloop.signal.weight_files import Format, read_weights, write_weights
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
 W = np.array([[0.0, 0.1, -1e-17], [1 / 3, 0.0, 2.0], [4e30, 5.0, 0.0]])
