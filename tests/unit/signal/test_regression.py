@@ -1,3 +1,6 @@
+import sys
+import threading
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -192,15 +195,93 @@ def test_the_report_tells_condition_and_samples():
     assert exact / 3 < report["clusters"][0]["condition"] <= exact * 1.01
 
 
-def test_the_factor_and_the_inverse_are_those_of_numpy():
-    data = mixed(channels=9)
+@pytest.mark.parametrize("channels", [2, 31, 64, 65, 200])
+@pytest.mark.parametrize("ridge", [0.0, 50.0])
+def test_the_weights_are_those_of_numpys_inverse_at_every_size(channels, ridge):
+    data = mixed(samples=3 * channels + 50, channels=channels)
+    weights = fitted(data, ridge_absolute=ridge)
+    centered = data - data.mean(axis=0)
+    inverse = np.linalg.inv(centered.T @ centered + ridge * np.eye(channels))
+    expected = -inverse / np.diagonal(inverse)
+    np.fill_diagonal(expected, 0)
+    assert np.abs(weights.matrix - expected).max() < 1e-9 * np.abs(expected).max()
+    assert weights.report["clusters"][0]["rank"] == channels
+
+
+def test_the_condition_is_that_of_what_is_inverted_with_its_ridge():
+    data = mixed()
+    centered = data - data.mean(axis=0)
+    ridged = centered.T @ centered + 1e4 * np.eye(6)
+    scale = np.sqrt(np.diagonal(ridged))
+    report = fitted(data, ridge_absolute=1e4).report
+    assert report["clusters"][0]["condition"] == pytest.approx(np.linalg.cond(ridged / np.outer(scale, scale), 1))
+
+
+@pytest.mark.parametrize("ridge", [1e-9, 1e-3, 1.0, 1e3])
+def test_the_rank_is_told_of_the_data_however_large_the_ridge(ridge):
+    data = mixed()
+    assert fitted(data, ridge=ridge).report["clusters"][0]["rank"] == 6
+    assert fitted(data, ridge=ridge).report["warnings"] == []
+    common = data - data.mean(axis=1, keepdims=True)
+    report = fitted(common, ridge=ridge).report
+    assert report["clusters"][0]["rank"] == 5
+    assert report["warnings"][0].startswith("cluster 0: rank 5 of 6 channels")
+
+
+def test_the_snapshot_is_not_changed_by_solving_it():
+    snapshot = snapshot_of(mixed(), [range(6)])
+    before = snapshot.scatter[0].copy()
+    solve(snapshot, list("abcdef"), ridge=1e-3, min_samples_per_channel=1, version=1, source="fit")
+    assert np.array_equal(snapshot.scatter[0], before)
+
+
+@pytest.mark.parametrize("channels", [1, 9, 64, 65, 130, 257])
+def test_the_factor_and_the_inverse_are_those_of_numpy(channels):
+    data = mixed(samples=2 * channels + 50, channels=channels)
     matrix = data.T @ data
     factor, reciprocal = lapack.cholesky(matrix)
-    np.testing.assert_allclose(np.triu(factor), np.linalg.cholesky(matrix).T, rtol=1e-10)
-    assert 0 < reciprocal < 1
-    np.testing.assert_allclose(np.triu(lapack.inverse(factor)), np.triu(np.linalg.inv(matrix)), rtol=1e-9)
+    np.testing.assert_allclose(np.triu(factor), np.linalg.cholesky(matrix).T, rtol=1e-9, atol=1e-9)
+    assert 0 < reciprocal <= 1
+    inverse, expected = np.triu(matrix), np.triu(np.linalg.inv(matrix))
+    assert lapack.invert(inverse)
+    assert np.abs(np.triu(inverse) - expected).max() < 1e-11 * np.abs(expected).max()
 
 
 @pytest.mark.parametrize("matrix", [-np.eye(3), np.ones((3, 3)) - np.eye(3), np.full((2, 2), np.nan)])
 def test_what_is_not_positive_definite_has_no_factor(matrix):
     assert lapack.cholesky(matrix) is None
+
+
+@pytest.mark.parametrize("where", [0, 70, 199])
+def test_what_is_not_positive_definite_has_no_inverse_wherever_that_shows(where):
+    matrix = np.eye(200)
+    matrix[where, where] = -1.0
+    assert not lapack.invert(matrix)
+
+
+def test_other_threads_run_while_a_matrix_is_inverted():
+    data = np.random.default_rng(0).standard_normal((600, 512))
+    matrix = data.T @ data
+    assert any(runs_beside_an_inversion(matrix.copy()) for _ in range(20))
+
+
+def runs_beside_an_inversion(matrix):
+    """Whether this thread got on before an inversion in another thread had ended."""
+    interval, between = sys.getswitchinterval(), []
+    began, ended = threading.Event(), threading.Event()
+
+    def work():
+        began.set()
+        lapack.invert(matrix)
+        ended.set()
+
+    sys.setswitchinterval(60.0)  # whoever holds the lock is not asked to give it up
+    try:
+        thread = threading.Thread(target=work)
+        thread.start()
+        began.wait()
+        between.append(not ended.is_set())
+        thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    return any(between)
