@@ -43,18 +43,17 @@ TILE = 32  # rows and columns; a tile is turned over in a buffer, for rows 8 KiB
 def _scale_to_unit(scatter: Any, ridge: float, scale: Any, sums: Any, out: Any) -> float:
     """Upper triangle of scatter + ridge I scaled to a unit diagonal into `out`; returns its 1-norm.
 
-    scale: (k,), root of the diagonal, written. sums: (k,), scratch.
+    scale: (k,), reciprocal root of the diagonal, written. sums: (k,), scratch.
     """
     size = len(scale)
     for r in range(size):
-        scale[r] = np.sqrt(scatter[r, r] + ridge)
+        scale[r] = 1.0 / np.sqrt(scatter[r, r] + ridge)
         sums[r] = 1.0
     for r in range(size):
         out[r, r] = 1.0
-        inverse = 1.0 / scale[r]
         row = 0.0
         for c in range(r + 1, size):
-            value = scatter[r, c] * inverse / scale[c]
+            value = scatter[r, c] * scale[r] * scale[c]
             out[r, c] = value
             row += abs(value)
             sums[c] += abs(value)
@@ -66,12 +65,11 @@ def _scale_to_unit(scatter: Any, ridge: float, scale: Any, sums: Any, out: Any) 
 def _weights_in_place(matrix: Any, scale: Any, factor: Any, sums: Any) -> float:
     """W in the place of the upper triangle of the scaled inverse; returns the inverse's 1-norm.
 
-    scale: (k,), its reciprocal is left in its place. factor, sums: (k,), scratch.
+    scale: (k,), as `_scale_to_unit` leaves it. factor, sums: (k,), scratch.
     """
     size = len(scale)
     for c in range(size):
-        factor[c] = -scale[c] / matrix[c, c]
-        scale[c] = 1.0 / scale[c]
+        factor[c] = -1.0 / (scale[c] * matrix[c, c])
         sums[c] = abs(matrix[c, c])
         matrix[c, c] = 0.0
     tile = np.empty((TILE, TILE))
@@ -155,6 +153,16 @@ def _solve_cluster(scatter: F64, ridge: float, resolution: float) -> tuple[F64, 
     return _minimum_norm(scale, values, vectors, rank), rank, None, "least squares"
 
 
+def _assembled(solved: Sequence[tuple[NDArray[np.intp], F64]], channel_count: int) -> F64:
+    """The weights of all channels from those of each cluster."""
+    if len(solved) == 1 and np.array_equal(solved[0][0], np.arange(channel_count)):
+        return solved[0][1]
+    matrix = np.zeros((channel_count, channel_count))
+    for targets, weights in solved:
+        matrix[np.ix_(targets, targets)] = weights
+    return matrix
+
+
 def solve(
     snapshot: CovarianceSnapshot,
     channels: Sequence[str],
@@ -180,7 +188,7 @@ def solve(
     (absolute) and method.
     """
     labels = tuple(channels)
-    matrix = np.zeros((snapshot.channel_count, snapshot.channel_count))
+    solved: list[tuple[NDArray[np.intp], F64]] = []
     dead: list[str] = []
     warnings: list[str] = []
     reports: list[dict[str, Any]] = []
@@ -198,7 +206,7 @@ def solve(
         reports.append(report)
         if len(cluster) < min_cluster:
             continue
-        indices = np.array(cluster)
+        indices = np.array(cluster, dtype=np.intp)
         if snapshot.samples < max(report["needed"], 1.0):
             report["ready"] = False
             continue
@@ -226,10 +234,7 @@ def solve(
                 "after a common average reference or a doubled electrode; little or nothing is left of them"
             )
         targets = indices[live]
-        if np.array_equal(targets, np.arange(snapshot.channel_count)):
-            matrix = weights
-        else:
-            matrix[np.ix_(targets, targets)] = weights
+        solved.append((targets, weights))
     if dead:
         warnings.insert(0, f"near-constant channels are left out and passed through: {', '.join(dead)}")
     ready = all(report["ready"] for report in reports)
@@ -238,7 +243,7 @@ def solve(
         warnings.append(f"{snapshot.samples:.0f} samples so far; {needed:.0f} are needed")
     return Weights(
         version,
-        matrix,
+        _assembled(solved, snapshot.channel_count),
         labels,
         source,
         {
