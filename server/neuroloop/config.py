@@ -8,7 +8,7 @@ What depends on the stream (its rate, its channel labels) is checked here when t
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,6 +16,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from neuroloop.errors import ConfigError
+from neuroloop.signal.clusters import ByElement, Clusters, Neighbours, Position, resolve_clusters
+from neuroloop.signal.lrr_settings import LRRSettings
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 Band = tuple[float, float]
@@ -110,39 +112,13 @@ class BandpowerSettings(Settings):
 FrontEnd = Annotated[BroadbandSettings | CountsSettings | BandpowerSettings, Field(discriminator="kind")]
 
 
-class RereferenceSettings(Settings):
-    """Linear regression rereferencing (LRR)."""
+class RereferenceSettings(LRRSettings):
+    """Linear regression rereferencing (LRR) in a session."""
 
     enabled: bool = True
-    clusters: int | list[list[str | int]] | None = Field(
-        None, description="channels per block, or lists of labels or indices; by default one cluster of all channels"
-    )
     mode: Literal["frozen", "incremental", "forgetting"] = "incremental"
     half_life_s: float = Field(30.0, gt=0, description="of the covariance, in mode forgetting")
-    ridge: float = Field(1e-3, ge=0, description="relative to the mean diagonal of the covariance")
-    ridge_absolute: float | None = Field(None, ge=0, description="in squared units; replaces ridge")
-    center: bool = True
-    initial: Literal["identity", "car"] = Field("identity", description="until weights are fitted or loaded")
-    min_cluster: int = Field(2, ge=2, description="clusters of fewer channels stay as they are")
-    min_samples_per_channel: float = Field(
-        20.0, ge=1, description="samples per channel of a cluster before a fit counts"
-    )
     update_every_s: float = Field(1.0, gt=0, description="how often new weights are solved, beside the loop")
-
-    @field_validator("clusters")
-    @classmethod
-    def _disjoint(cls, clusters: int | list[list[str | int]] | None) -> int | list[list[str | int]] | None:
-        if isinstance(clusters, int):
-            if clusters < 2:
-                raise ValueError("a block size is at least 2")
-            return clusters
-        seen: set[str | int] = set()
-        for cluster in clusters or []:
-            for channel in cluster:
-                if channel in seen:
-                    raise ValueError(f"channel {channel!r} is named twice; clusters must not overlap")
-                seen.add(channel)
-        return clusters
 
 
 class DecoderSettings(Settings):
@@ -216,11 +192,13 @@ class SessionSettings(Settings):
                     raise ValueError(
                         f"markers: {text!r} maps to {label!r}, which is none of the classes {self.classes}"
                     )
-        labels = self.stream.channels
-        if labels is None and self.stream.channel_count is not None:
-            check_clusters(self.rereference.clusters, None, self.stream.channel_count)
+        labels, clusters = self.stream.channels, self.rereference.clusters
+        if isinstance(clusters, ByElement | Neighbours):
+            pass  # only the stream can tell
+        elif labels is None and self.stream.channel_count is not None:
+            check_clusters(clusters, None, self.stream.channel_count)
         elif labels is not None:
-            check_clusters(self.rereference.clusters, labels, len(labels))
+            check_clusters(clusters, labels, len(labels))
         if self.stream.nominal_srate is not None:
             check_rate(self, self.stream.nominal_srate)
         return self
@@ -298,41 +276,21 @@ def check_rate(session: SessionSettings, nominal_srate: float) -> None:
 
 
 def check_clusters(
-    clusters: int | list[list[str | int]] | None, labels: Sequence[str] | None, channel_count: int
+    clusters: Clusters | None,
+    labels: Sequence[str] | None,
+    channel_count: int,
+    metadata: Sequence[Mapping[str, str]] | None = None,
+    positions: Sequence[Position | None] | None = None,
 ) -> list[list[int]]:
-    """The clusters as lists of channel indices; raise ValueError where one names a channel that is not there.
+    """The clusters as lists of channel indices; raise ValueError as `signal.clusters.resolve_clusters` does.
 
     labels: the stream's channel labels, or None if they are not known yet (clusters by label then pass unresolved).
+    metadata, positions: of each channel, as the stream describes them.
     """
-    if clusters is None:
-        return [list(range(channel_count))]
-    if isinstance(clusters, int):
-        return [list(range(i, min(i + clusters, channel_count))) for i in range(0, channel_count, clusters)]
-    resolved: list[list[int]] = []
-    seen: set[int] = set()
-    for number, cluster in enumerate(clusters):
-        indices: list[int] = []
-        for channel in cluster:
-            if isinstance(channel, int):
-                if not 0 <= channel < channel_count:
-                    allowed = f"allowed: 0 to {channel_count - 1}"
-                    raise ValueError(f"rereference.clusters.{number}: channel {channel} is not there; {allowed}")
-                index = channel
-            elif labels is None:
-                continue
-            elif channel not in labels:
-                raise ValueError(
-                    f"rereference.clusters.{number}: channel {channel!r} is not there; "
-                    f"the stream has {', '.join(labels[:8])}{', ...' if len(labels) > 8 else ''}"
-                )
-            else:
-                index = list(labels).index(channel)
-            if index in seen:
-                raise ValueError(f"rereference.clusters.{number}: channel {channel!r} is named twice")
-            seen.add(index)
-            indices.append(index)
-        resolved.append(indices)
-    return resolved
+    try:
+        return resolve_clusters(clusters, channel_count, labels, metadata, positions)
+    except ValueError as error:
+        raise ValueError(f"rereference.{error}") from error
 
 
 def explain(error: ValidationError) -> str:

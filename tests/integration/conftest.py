@@ -4,8 +4,10 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections import defaultdict
+from contextlib import contextmanager
 
 import msgpack
 import numpy as np
@@ -24,6 +26,19 @@ ALL = ["a", "b"]
 
 def ones(samples, channels=4):
     return np.ones((samples, channels), np.float32)
+
+
+@contextmanager
+def streaming(source):
+    """Run a source in a thread; it ends with the block."""
+    stop = threading.Event()
+    thread = threading.Thread(target=source, args=(stop,))
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
 
 
 class Refused(Exception):

@@ -1,14 +1,13 @@
 """Real recordings and the simulator, streamed over LSL into real sessions: identical whatever the chunks, and how well
 they are decoded. Figures are printed (`pytest -s`)."""
 
-import threading
-from contextlib import contextmanager
 from dataclasses import replace
 
 import msgpack
 import numpy as np
 import pytest
 import yaml
+from tests.integration.conftest import streaming
 
 from neuroloop.configs import example
 from neuroloop_sources import CLASSES, SimulatorSettings, chain, play, run
@@ -17,19 +16,6 @@ from neuroloop_sources.loaders import open_source as open_recording
 FROM_THE_CLOCK = ("time", "age_ms", "latency_ms", "session")
 REFERENCE_FORM = {"rule": "sum", "normalize": "none"}
 HEADSET = yaml.safe_load(example("headset").read_text())["sessions"][0]
-
-
-@contextmanager
-def streaming(source):
-    """Run a source in a thread; it ends with the block."""
-    stop = threading.Event()
-    thread = threading.Thread(target=source, args=(stop,))
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
 
 
 def player(recording, name, **options):

@@ -121,6 +121,8 @@ def test_the_simulated_stream_describes_its_channels(unique_name: str) -> None:
     assert (markers.type(), markers.source_id()) == ("Markers", f"{unique_name}-id-markers")
     assert info.get_channel_labels() == list(settings.channels)
     assert info.get_channel_units() == ["microvolts"] * 40
+    channel = info.desc().child("channels").last_child()
+    assert (channel.child_value("label"), channel.child_value("bank")) == ("ch040", "B")
     location = info.desc().child("channels").child("channel").next_sibling("channel").child("location")
     assert [float(location.child_value(axis)) for axis in "XYZ"] == settings.positions_mm[1].tolist()
 

@@ -43,6 +43,10 @@ def test_the_examples_that_the_readme_names_are_there():
         ({"stream": {}}, ["stream", "name, type, source_id, predicate"]),
         ({"rereference": {"clusters": [[0, 1], [1, 2]]}}, ["rereference.clusters", "1", "named twice"]),
         ({"rereference": {"clusters": 1}}, ["rereference.clusters", "at least 2"]),
+        ({"rereference": {"clusters": {"neighbours": 1}}}, ["rereference.clusters.neighbours", "equal to 2", "1"]),
+        ({"rereference": {"clusters": {"bank": 1}}}, ["clusters", "{by: element} or {neighbours: count}"]),
+        ({"rereference": {"clusters": "bank"}}, ["clusters", "{by: element} or {neighbours: count}", "'bank'"]),
+        ({"rereference": {"clusters": {"by": ""}}}, ["rereference.clusters.by", "at least 1 character"]),
         ({"decoders": [{"name": "d", "role": "shadow"}]}, ["decoders", "exactly one", "active"]),
         (
             {"markers": [{"stream": {"name": "m"}, "labels": {"x": "nowhere"}}]},
@@ -102,3 +106,18 @@ def test_clusters_by_size_by_index_and_by_label_become_indices():
     assert config.check_clusters(2, None, 5) == [[0, 1], [2, 3], [4]]
     assert config.check_clusters(None, None, 3) == [[0, 1, 2]]
     assert config.check_clusters([["b", "c"], [0]], ["a", "b", "c"], 3) == [[1, 2], [0]]
+
+
+@pytest.mark.parametrize("clusters", [32, [["a", "b"], [2, 3]], {"by": "bank"}, {"neighbours": 32}, None])
+def test_every_form_of_clusters_travels_as_json(clusters):
+    settings = config.parse_session(session(rereference={"clusters": clusters}))
+    assert settings.model_dump(mode="json")["rereference"]["clusters"] == clusters
+    assert config.parse_session(settings.model_dump(mode="json")) == settings
+
+
+def test_clusters_that_only_the_stream_can_tell_wait_for_it():
+    for clusters in ({"by": "bank"}, {"neighbours": 2}):
+        stream = {"name": "x", "channels": ["C3", "C4", "Cz"], "channel_count": 3}
+        settings = config.parse_session(session(stream=stream, rereference={"clusters": clusters}))
+        with pytest.raises(ValueError, match=r"rereference\.clusters: .* for 3 of 3 channels: C3, C4, Cz"):
+            config.check_clusters(settings.rereference.clusters, settings.stream.channels, 3)

@@ -29,7 +29,7 @@ LINGER_S = 0.5
 
 @dataclass(frozen=True)
 class StreamLayout:
-    """What a stream says of itself. positions_mm: of every channel, or none at all."""
+    """What a stream says of itself. positions_mm, banks: of every channel, or none at all."""
 
     name: str
     source_id: str
@@ -39,13 +39,18 @@ class StreamLayout:
     channels: tuple[str, ...]
     units: tuple[str, ...]
     positions_mm: tuple[tuple[float, float, float], ...] = ()
+    banks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.format not in FORMATS:
             raise SourceError(f"format: expected one of {', '.join(FORMATS)}, got {self.format!r}")
         if not self.nominal_srate > 0:
             raise SourceError(f"nominal_srate: expected more than 0, got {self.nominal_srate!r}")
-        for key, values in (("units", self.units), ("positions_mm", self.positions_mm or self.channels)):
+        for key, values in (
+            ("units", self.units),
+            ("positions_mm", self.positions_mm or self.channels),
+            ("banks", self.banks or self.channels),
+        ):
             if len(values) != len(self.channels):
                 raise SourceError(f"{key}: expected one for each of {len(self.channels)} channels, got {len(values)}")
 
@@ -67,6 +72,8 @@ def _describe(layout: StreamLayout) -> pylsl.StreamInfo:
         channel.append_child_value("label", label)
         channel.append_child_value("unit", unit)
         channel.append_child_value("type", layout.type)
+        if layout.banks:
+            channel.append_child_value("bank", layout.banks[number])
         if layout.positions_mm:
             location = channel.append_child("location")
             for axis, value in zip("XYZ", layout.positions_mm[number], strict=True):

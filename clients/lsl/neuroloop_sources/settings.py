@@ -19,6 +19,11 @@ PITCH_MM = 0.04
 SHANK_PITCH_MM = 0.4
 
 
+def _letters(number: int) -> str:
+    rest, last = divmod(number, 26)
+    return (_letters(rest - 1) if rest else "") + chr(ord("A") + last)
+
+
 @dataclass(frozen=True)
 class SimulatorSettings:
     """Settings of the simulator and of its truth; amplitudes in microvolts.
@@ -85,6 +90,11 @@ class SimulatorSettings:
         """Labels: ch001, ch002, ..."""
         width = max(3, len(str(self.channel_count)))
         return tuple(f"ch{number:0{width}d}" for number in range(1, self.channel_count + 1))
+
+    @property
+    def banks(self) -> tuple[str, ...]:
+        """The shank of each channel: A, B, ... Z, AA, ..."""
+        return tuple(_letters(channel // SHANK) for channel in range(self.channel_count))
 
     @property
     def positions_mm(self) -> NDArray[np.float64]:

@@ -28,6 +28,7 @@ def layout(settings: SimulatorSettings) -> StreamLayout:
         channels=settings.channels,
         units=("microvolts",) * settings.channel_count,
         positions_mm=tuple((float(x), float(y), float(z)) for x, y, z in settings.positions_mm),
+        banks=settings.banks,
     )
 
 

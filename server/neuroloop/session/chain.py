@@ -121,17 +121,48 @@ def check_stream(session: SessionSettings, description: StreamDescription) -> ND
             f"stream {name!r}: has no channel {', '.join(missing[:8])} (stream.channels); "
             f"it has {', '.join(description.channels[:16])}{', ...' if description.channel_count > 16 else ''}"
         )
+    columns = np.array([description.channels.index(label) for label in labels], dtype=np.int64)
     try:
         check_rate(session, description.nominal_srate)
-        check_clusters(session.rereference.clusters, labels, len(labels))
+        if _rereferences(session):
+            _clusters(session, description, columns)
     except ValueError as error:
         raise StreamError(f"stream {name!r}: {error}") from error
-    return np.array([description.channels.index(label) for label in labels], dtype=np.int64)
+    return columns
+
+
+def _rereferences(session: SessionSettings) -> bool:
+    return session.rereference.enabled and session.front_end.kind != "counts"
+
+
+def _clusters(
+    session: SessionSettings, description: StreamDescription, columns: NDArray[np.int64]
+) -> list[list[str | int]]:
+    """The rereference's clusters as indices into the channels in use. Raises ValueError."""
+    found = check_clusters(
+        session.rereference.clusters,
+        [description.channels[c] for c in columns],
+        len(columns),
+        [description.metadata[c] for c in columns] if description.metadata else None,
+        [description.positions[c] for c in columns],
+    )
+    return [list(cluster) for cluster in found]
+
+
+def _with_clusters_as_indices(
+    session: SessionSettings, description: StreamDescription, columns: NDArray[np.int64]
+) -> SessionSettings:
+    """What the stream alone can tell is settled here; the pipeline knows channels by their labels only."""
+    if not _rereferences(session):
+        return session
+    clusters = _clusters(session, description, columns)
+    return session.model_copy(update={"rereference": session.rereference.model_copy(update={"clusters": clusters})})
 
 
 def make_chain(session: SessionSettings, description: StreamDescription, dtype: np.dtype[np.generic]) -> Chain:
     """Build, compile and warm up. Raises StreamError; ModelError for settings that a decoder does not have."""
     columns = check_stream(session, description)
+    session = _with_clusters_as_indices(session, description, columns)
     channels = tuple(description.channels[c] for c in columns)
     nominal_srate = description.nominal_srate
     pipeline = Pipeline(session, nominal_srate, channels)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import socket
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -17,12 +18,17 @@ from neuroloop.errors import StreamError
 # A stream that cannot be talked to any more. pylsl's TimeoutError is one of its own, not the built-in.
 GONE = (LostError, TimeoutError, InternalError)
 MOST_FOUND = 1024
+OF_THEIR_OWN = ("label", "unit", "location")  # elements that have a field of the description
+DEEPEST = 3  # elements within elements of a channel's description that are looked at
 FORMATS = {1: "float32", 2: "double64", 3: "string", 4: "int32", 5: "int16", 6: "int8", 7: "int64"}
 
 
 @dataclass(frozen=True)
 class StreamDescription:
-    """The parts of an LSL stream's description that a session uses."""
+    """The parts of an LSL stream's description that a session uses.
+
+    metadata: of each channel, the text of every other element of its description, `a/b` for an element b within a.
+    """
 
     name: str
     type: str
@@ -34,6 +40,7 @@ class StreamDescription:
     channels: tuple[str, ...]
     units: tuple[str, ...]
     positions: tuple[tuple[float, float, float] | None, ...]
+    metadata: tuple[dict[str, str], ...] = ()
 
     def is_same_source(self, other: StreamDescription) -> bool:
         """Whether what was learned from one holds for the other: source, channels, rate and format are the same."""
@@ -66,6 +73,20 @@ def _position(element: pylsl.XMLElement) -> tuple[float, float, float] | None:
     return x, y, z
 
 
+def _texts(element: pylsl.XMLElement, within: str = "") -> Iterator[tuple[str, str]]:
+    if within.count("/") == DEEPEST:
+        return
+    child = element.first_child()
+    while not child.empty():
+        if child.is_text():
+            text = child.value().strip()
+            if text and within:
+                yield within, text
+        elif within or child.name() not in OF_THEIR_OWN:
+            yield from _texts(child, f"{within}/{child.name()}" if within else child.name())
+        child = child.next_sibling()
+
+
 def describe(info: pylsl.StreamInfo) -> StreamDescription:
     """The description in a full `StreamInfo`; channels without a label are called by their number, from 1."""
     count = info.channel_count()
@@ -86,6 +107,7 @@ def describe(info: pylsl.StreamInfo) -> StreamDescription:
         channels=tuple(labels),
         units=tuple(element.child_value("unit") for element in elements) + ("",) * missing,
         positions=tuple(_position(element) for element in elements) + (None,) * missing,
+        metadata=tuple(dict(_texts(element)) for element in elements) + ({},) * missing,
     )
 
 

@@ -74,3 +74,22 @@ def test_a_predicate_that_is_no_xpath_is_an_error_and_not_an_empty_answer():
     with pytest.raises(StreamError, match=r"stream\.predicate: expected an XPath"):
         find(StreamSelector(predicate="name='x"), 1, 0.1)
     assert find(StreamSelector(predicate="name='nothing is called so'"), 1, 0.1) == []
+
+
+def test_every_other_element_of_a_channels_description_is_kept_those_within_by_their_path():
+    made = info(["C3", "Cz"])
+    first = made.desc().child("channels").child("channel")
+    first.append_child_value("bank", " A ")
+    first.append_child("hardware").append_child_value("headstage", "2")
+    first.append_child_value("empty", "")
+    described = describe(made)
+    assert described.metadata == ({"bank": "A", "hardware/headstage": "2"}, {}, {})
+
+
+def test_a_description_without_end_is_read_to_a_depth():
+    made = info(["C3"])
+    element = made.desc().child("channels").child("channel")
+    for _ in range(2000):
+        element = element.append_child("x")
+    element.append_child_value("x", "deep")
+    assert "x" not in describe(made).metadata[0]
