@@ -31,7 +31,7 @@ from neuroloop.signal.rereference import (
     solve,
     weights_from_array,
 )
-from neuroloop.signal.weights import Weights
+from neuroloop.signal.weights import Weights, in_order_of
 
 F64 = NDArray[np.float64]
 Mode = Literal["frozen", "incremental", "forgetting"]
@@ -200,25 +200,11 @@ class Rereferencing:
         old, collect = self.weights, self._stage.covariance.request_snapshot()
 
         def prepare() -> Solved:
-            new = weights_from_array(self._in_order(matrix, channels), self._stage.channels, source="upload")
+            ordered = in_order_of(self._stage.channels, matrix, channels)
+            new = weights_from_array(ordered, self._stage.channels, source="upload")
             return self._prepare(collect(), old, new)
 
         self._jobs.append(Job(self._solver.submit(prepare), "upload", done))
-
-    def _in_order(self, matrix: NDArray[Any], channels: Sequence[str] | None) -> NDArray[Any]:
-        ours = self._stage.channels
-        if channels is None or tuple(channels) == ours or np.shape(matrix) != (len(ours), len(ours)):
-            return matrix
-        if sorted(channels) != sorted(ours):
-            unknown = sorted(set(channels) - set(ours)) or sorted(set(ours) - set(channels))
-            raise ModelError(
-                f"rereference weights: expected the channels {', '.join(ours[:8])}{', ...' if len(ours) > 8 else ''}, "
-                f"got {len(channels)} channels; they differ in {', '.join(map(str, unknown[:8]))}"
-            )
-        where = {label: index for index, label in enumerate(channels)}
-        order = np.array([where[label] for label in ours])
-        ordered: NDArray[Any] = matrix[np.ix_(order, order)]
-        return ordered
 
     def start_fit(self, seconds: float, ridge: float | None, done: Callable[[Weights | NeuroloopError], None]) -> str:
         """Gather so many seconds of samples from now on, solve, use. Raises Conflict while another fit runs."""

@@ -53,6 +53,27 @@ def car_weights(
     return Weights(version, matrix, tuple(channels), source)
 
 
+def in_order_of(channels: Sequence[str], matrix: NDArray[Any], given: Sequence[str] | None) -> NDArray[Any]:
+    """Weights for `channels`, out of a matrix whose rows and columns are `given`: the same labels in any order.
+
+    given: None where the matrix names no labels: it counts as in order. A shape that is wrong is left to
+    `weights_from_array`. Raises ModelError for other labels.
+    """
+    if given is None or tuple(given) == tuple(channels) or np.shape(matrix) != (len(channels), len(channels)):
+        return matrix
+    if sorted(given) != sorted(channels):
+        unknown = sorted(set(given) - set(channels)) or sorted(set(channels) - set(given))
+        raise ModelError(
+            f"rereference weights: expected the channels {', '.join(channels[:8])}"
+            f"{', ...' if len(channels) > 8 else ''}, got {len(given)} channels; "
+            f"they differ in {', '.join(map(str, unknown[:8]))}"
+        )
+    where = {label: index for index, label in enumerate(given)}
+    order = np.array([where[label] for label in channels])
+    ordered: NDArray[Any] = matrix[np.ix_(order, order)]
+    return ordered
+
+
 def weights_from_array(
     matrix: NDArray[Any], channels: Sequence[str], *, version: int = 1, source: str = "upload"
 ) -> Weights:
