@@ -24,6 +24,7 @@ from neuroloop.config import RereferenceSettings
 from neuroloop.errors import Conflict, ModelError, NeuroloopError, NotFound
 from neuroloop.front_ends import WeightExchange
 from neuroloop.signal.covariance import CovarianceSnapshot
+from neuroloop.signal.regression import FLOAT32_RANK
 from neuroloop.signal.rereference import (
     car_weights,
     identity_weights,
@@ -139,7 +140,7 @@ class Rereferencing:
         """Beside the loop: touches nothing but its arguments and the settings."""
         snapshot = collect()
         new = solve(
-            snapshot,
+            replace(snapshot, resolution=max(snapshot.resolution, FLOAT32_RANK)),
             self._stage.channels,
             ridge=ridge,
             ridge_absolute=ridge_absolute,

@@ -37,7 +37,7 @@ from neuroloop.errors import ConfigError, ModelError
 from neuroloop.signal.clusters import Position, resolve_clusters
 from neuroloop.signal.covariance import CovarianceSnapshot, check_clusters
 from neuroloop.signal.lrr_settings import LRRSettings
-from neuroloop.signal.regression import solve
+from neuroloop.signal.regression import FLOAT32_RANK, solve
 from neuroloop.signal.weight_files import Format, read_weights, write_weights
 from neuroloop.signal.weights import Weights, car_weights, identity_weights, in_order_of, weights_from_array
 
@@ -81,6 +81,8 @@ def accumulate(
     rejected = covariance.rejected + len(finite) - len(values)
     if not len(values):
         return replace(covariance, rejected=rejected)
+    rounded = np.asarray(samples).dtype.kind == "f" and np.asarray(samples).dtype.itemsize <= 4
+    resolution = max(covariance.resolution, FLOAT32_RANK if rounded else 0.0)
     keep, ages = 1.0, np.zeros(1)
     if half_life_samples is not None:
         keep = 0.5 ** (len(values) / half_life_samples)
@@ -103,7 +105,15 @@ def accumulate(
     mean[columns] += difference * (gained / (old + gained))
     for array in (mean, *scatter):
         array.flags.writeable = False
-    return replace(covariance, samples=old + gained, mean=mean, scatter=tuple(scatter), rejected=rejected)
+    return CovarianceSnapshot(
+        covariance.clusters,
+        covariance.channel_count,
+        old + gained,
+        mean,
+        tuple(scatter),
+        resolution,
+        rejected,
+    )
 
 
 class LRR:
@@ -248,6 +258,7 @@ class LRR:
             "channels": list(self.channels),
             "clusters": [list(cluster) for cluster in self.clusters],
             "samples": covariance.samples,
+            "resolution": covariance.resolution,
             "rejected": covariance.rejected,
             "mean": covariance.mean.copy(),
             "scatter": [scatter.copy() for scatter in covariance.scatter],
@@ -268,6 +279,7 @@ class LRR:
         covariance = replace(
             self._state.covariance,
             samples=float(state["samples"]),
+            resolution=float(state["resolution"]),
             rejected=int(state["rejected"]),
             mean=np.array(state["mean"], dtype=np.float64),
             scatter=tuple(np.array(scatter, dtype=np.float64) for scatter in state["scatter"]),

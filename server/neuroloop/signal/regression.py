@@ -34,8 +34,9 @@ F64 = NDArray[np.float64]
 
 DEAD_BELOW = 1e-10  # of the median power of the cluster: a millionth of its amplitude, ten times over
 FLOAT32_STEP = 4 * 2.0**-24  # of a channel's offset: what is left of a constant after float32 rounding
-
-
+# Of the largest eigenvalue: what float32 rounding leaves of an exact mixture of channels, such as a common average of
+# signals that are small beside an offset or a common mode.
+FLOAT32_RANK = 1e-9
 TILE = 32  # rows and columns; a tile is turned over in a buffer, for rows 8 KiB apart push each other out of the cache
 
 
@@ -128,6 +129,11 @@ def _unit_diagonal(scatter: F64) -> tuple[F64, F64]:
     return scatter / scale[:, None] / scale[None, :], scale
 
 
+def _rank(values: NDArray[Any], tolerance: float, most: int) -> int:
+    """values: eigenvalues, ascending."""
+    return min(most, max(1, int(np.count_nonzero(values > tolerance * values[-1]))))
+
+
 def _solve_cluster(scatter: F64, ridge: float, resolution: float) -> tuple[F64, int, float | None, str]:
     """Weights of a cluster without dead channels, its rank, its condition number (None if singular), the method."""
     size = len(scatter)
@@ -143,11 +149,12 @@ def _solve_cluster(scatter: F64, ridge: float, resolution: float) -> tuple[F64, 
     factor = cholesky(scaled)
     if condition is not None and factor is not None and factor[1] > tolerance:
         return matrix, size, condition, "cholesky"
+    most = size if factor is not None else size - 1  # no Cholesky: the smallest eigenvalue is at the edge of rounding
+    if condition is not None and ridge > 0:
+        return matrix, _rank(np.linalg.eigvalsh(scaled), tolerance, most), condition, "cholesky"
     values, vectors = np.linalg.eigh(scaled)
-    rank = max(1, int(np.count_nonzero(values > tolerance * values[-1])))
-    if factor is None:  # full rank by its eigenvalues, yet no Cholesky: the smallest is at the edge of rounding
-        rank = min(rank, size - 1)
-    if condition is not None and (rank == size or ridge > 0):
+    rank = _rank(values, tolerance, most)
+    if condition is not None and rank == size:
         return matrix, rank, condition, "cholesky"
     rank = min(rank, size - 1)
     return _minimum_norm(scale, values, vectors, rank), rank, None, "least squares"

@@ -1,5 +1,6 @@
 """When weights are solved, and when they come into use."""
 
+import threading
 import time
 
 import numpy as np
@@ -8,7 +9,10 @@ import pytest
 from neuroloop.config import parse_session
 from neuroloop.errors import Conflict, NeuroloopError, NotFound
 from neuroloop.front_ends import RereferenceStage
+from neuroloop.session import rereferencing
 from neuroloop.session.rereferencing import Rereferencing
+from neuroloop.signal.lrr import LRR, LRRSettings
+from neuroloop.signal.regression import solve
 
 RATE, BLOCK, CHANNELS = 1000.0, 50, 4
 LABELS = tuple(f"c{i}" for i in range(CHANNELS))
@@ -26,18 +30,23 @@ class Loop:
             self.stage, session.rereference, nominal_srate=RATE, block_samples=BLOCK, scale=self.scales.append
         )
         self.random = np.random.default_rng(0)
-        self.events, self.used = [], []
+        self.events, self.texts, self.used = [], [], []
 
-    def run(self, blocks):
+    def block(self):
+        common = self.random.standard_normal((BLOCK, 1)) * 10
+        return (common + self.random.standard_normal((BLOCK, CHANNELS))).astype(np.float32)
+
+    def run(self, blocks, change=lambda block: block, valid=True):
         for _ in range(blocks):
-            common = self.random.standard_normal((BLOCK, 1)) * 10
-            block = (common + self.random.standard_normal((BLOCK, CHANNELS))).astype(np.float32)
-            self.out = self.stage(block, True).copy()
+            block = change(self.block())
+            self.out = self.stage(block, valid).copy()
             self.stage.accumulate()
             # The loop is never waited for; a test is, so that every solve ends within its period.
             if self.subject._update is not None:
                 self.subject._update.result(10)
-            self.events += [name for name, _ in self.subject.after_block(len(self.used))]
+            for name, text in self.subject.after_block(len(self.used)):
+                self.events.append(name)
+                self.texts.append(text)
             self.used.append(self.subject.weights.version)
         return self
 
@@ -181,3 +190,80 @@ def test_whoever_waits_is_told_when_the_session_stops(loop):
     loop.subject.start_fit(60.0, None, told.append)
     loop.subject.end()
     assert isinstance(told[0], Conflict)
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        {},
+        {"ridge": 0.5},
+        {"ridge": 0},
+        {"ridge_absolute": 1e5},
+        {"center": False},
+        {"clusters": 2},
+        {"clusters": [["c3", "c0"], ["c1"]], "min_samples_per_channel": 1},
+        {"clusters": [[0, 1], [2]], "min_cluster": 3},
+    ],
+    ids=str,
+)
+def test_a_session_solves_what_the_library_solves_with_the_same_settings(chosen):
+    loop = Loop(update_every_s=0.5, **chosen).run(20, change=lambda block: block + np.float32(30))
+    library = LRR(LABELS, LRRSettings(**chosen))
+    same = Loop()
+    for _ in range(10):
+        library.partial_fit(same.block() + np.float32(30))
+    assert loop.subject.weights.version == 1
+    np.testing.assert_allclose(loop.subject.weights.matrix, library.weights.matrix, rtol=1e-4, atol=1e-5)
+    report = loop.subject.weights.report
+    assert report["samples"] == library.report["samples"] == 500
+    for told, expected in zip(report["clusters"], library.report["clusters"], strict=True):
+        assert told["condition"] == (expected["condition"] and pytest.approx(expected["condition"], rel=1e-3))
+    loop.subject.end()
+    same.subject.end()
+
+
+def test_the_weights_are_solved_in_a_thread_of_their_own(loop, monkeypatch):
+    threads = []
+
+    def watched(*args, **options):
+        threads.append(threading.current_thread())
+        return solve(*args, **options)
+
+    monkeypatch.setattr(rereferencing, "solve", watched)
+    loop.run(20)
+    assert threads
+    assert all(thread is not threading.current_thread() for thread in threads)
+
+
+def test_a_dead_channel_is_named_to_whoever_asks_and_passes_unchanged(loop):
+    def kill(block):
+        block[:, 2] = 3.0
+        return block
+
+    loop.run(21, kill)
+    assert loop.subject.describe()["dead"] == ["c2"]
+    assert "near-constant channels, left out and passed through: c2" in loop.texts
+    assert (loop.out[:, 2] == 3.0).all()
+    assert loop.out[:, [0, 1, 3]].std() < 3
+
+
+def test_after_a_common_average_reference_the_rank_is_told_to_whoever_asks(loop):
+    loop.run(21, lambda block: block - block.mean(axis=1, keepdims=True))
+    assert "cluster 0: rank 3 of 4 channels" in loop.subject.describe()["warnings"][0]
+    assert np.isfinite(loop.out).all()
+
+
+def test_blocks_with_missing_samples_are_answered_and_not_learned_from(loop):
+    loop.run(10)
+    samples = loop.stage.covariance.samples
+    loop.run(10, lambda block: np.full_like(block, np.nan), valid=False)
+    assert loop.stage.covariance.samples == samples == 500
+    loop.run(30)
+    assert np.isfinite(loop.subject.weights.matrix).all()
+    assert loop.subject.describe()["ready"] is True
+
+
+def test_condition_and_effective_samples_are_told(loop):
+    described = loop.run(21).subject.describe()
+    assert described["samples"] == 1050
+    assert 10 < described["condition"] < 1e4

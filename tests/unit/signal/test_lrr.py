@@ -164,7 +164,7 @@ def test_the_output_of_float32_is_that_of_float64_to_four_digits(seed, offset):
 def test_the_state_comes_back_bit_for_bit(seed, half_life_s, solved):
     chosen = LRRSettings(half_life_s=half_life_s, clusters=CLUSTERS)
     first, second = (LRR(6, chosen, nominal_srate=1000) for _ in range(2))
-    first.partial_fit(mixed(seed=seed))
+    first.partial_fit(mixed(seed=seed).astype(np.float32))
     if solved:
         assert first.weights.version == 1
     second.load_state_dict(first.state_dict())
@@ -177,8 +177,8 @@ def test_the_state_comes_back_bit_for_bit(seed, half_life_s, solved):
     for key, value in one.items():
         assert np.array_equal(value, other[key]) if isinstance(value, np.ndarray) else True
     assert [a.tobytes() for a in one["scatter"]] == [b.tobytes() for b in other["scatter"]]
-    assert {k: one[k] for k in ("samples", "rejected", "version", "report", "pending")} == {
-        k: other[k] for k in ("samples", "rejected", "version", "report", "pending")
+    assert {k: one[k] for k in ("samples", "rejected", "resolution", "version", "report", "pending")} == {
+        k: other[k] for k in ("samples", "rejected", "resolution", "version", "report", "pending")
     }
 
 
@@ -257,9 +257,15 @@ def test_dead_channels_are_named_and_pass_unchanged():
 
 def test_a_rank_lost_to_a_common_average_is_told():
     data = mixed()
-    report = LRR(6).fit(data - data.mean(axis=1, keepdims=True)).report
-    assert report["clusters"][0]["rank"] == 5
-    assert "rank 5 of 6 channels" in report["warnings"][0]
+    for dtype in (np.float64, np.float32):
+        samples = (data + 100).astype(dtype)
+        lrr = LRR(6).fit(samples - samples.mean(axis=1, keepdims=True))
+        assert lrr.report["clusters"][0]["rank"] == 5
+        assert "rank 5 of 6 channels" in lrr.report["warnings"][0]
+        assert LRR(6).fit(samples).report["warnings"] == []
+        restored = LRR(6)
+        restored.load_state_dict(LRR(6).partial_fit(samples - samples.mean(axis=1, keepdims=True)).state_dict())
+        assert restored.report == lrr.report
 
 
 def test_forgetting_follows_a_change_that_accumulation_averages_away():
