@@ -4,6 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from neuroloop.errors import ModelError
 from neuroloop.reference import lrr_apply, lrr_fit, maxrate_logits, maxrate_run
@@ -49,7 +51,9 @@ def test_one_cluster_without_ridge_is_as_published(lrr):
 
 def test_channels_first_is_as_published_after_a_transpose(lrr):
     data, _ = lrr
-    assert_same(lrr_apply(data["X_test"], lrr_fit(data["X_fit"])).T, data["chfirst_Y"])
+    weights = lrr_fit(data["X_fit"])
+    assert_same(weights, data["chfirst_W"])
+    assert_same(lrr_apply(data["X_test"], weights).T, data["chfirst_Y"])
 
 
 def test_an_absolute_ridge_is_as_published(lrr):
@@ -79,8 +83,11 @@ def test_merging_clusters_for_speed_changes_no_number(lrr):
 def test_channels_in_no_cluster_pass_unchanged(lrr):
     data, min_regress = lrr
     clusters = split(np.arange(11), data["unassigned_clusters_sizes"])
-    output = lrr_apply(data["X_test"], lrr_fit(data["X_fit"], clusters, min_regress=min_regress))
+    weights = lrr_fit(data["X_fit"], clusters, min_regress=min_regress)
+    output = lrr_apply(data["X_test"], weights)
+    assert_same(weights, data["unassigned_W"])
     assert_same(output, data["unassigned_default_merge_Y"])
+    assert_same(output[:, :11], data["unassigned_Y"][:, :11])  # in release 1.4 the last is 0
     assert np.array_equal(output[:, 11], data["X_test"][:, 11])
 
 
@@ -185,6 +192,42 @@ def test_weights_with_a_row_too_many_are_refused(seed):
 def test_clusters_that_overlap_or_reach_outside_are_refused(seed, clusters):
     with pytest.raises(ModelError, match="channel_clusters: cluster"):
         lrr_fit(seed["X_fit"], clusters)
+
+
+def published_form(X, clusters, ridge, min_regress):
+    """W as ezmsg-learn computes it: the inverse of the raw second moment of each cluster."""
+    flat = np.asarray(X, dtype=np.float64).reshape(-1, np.shape(X)[-1])
+    weights = np.zeros((flat.shape[1], flat.shape[1]))
+    for cluster in [list(range(flat.shape[1]))] if clusters is None else clusters:
+        if len(cluster) >= min_regress:
+            moment = flat[:, cluster].T @ flat[:, cluster] + ridge * np.eye(len(cluster))
+            inverse = np.linalg.inv(moment)
+            part = -inverse / np.diagonal(inverse)
+            np.fill_diagonal(part, 0)
+            weights[np.ix_(cluster, cluster)] = part
+    return weights
+
+
+@given(
+    st.integers(0, 10_000),
+    st.sampled_from(["float64", "float32", "int16"]),
+    st.sampled_from([(400,), (5, 80), (2, 4, 50)]),
+    st.sampled_from([None, [[0], [5, 1, 2]], [[0, 3], [4], [6, 5, 2, 1]], [[6, 5, 4, 3, 2, 1, 0]], []]),
+    st.sampled_from([0.0, 1.0, 1e4]),
+    st.sampled_from([2, 3]),
+)
+@settings(max_examples=60, deadline=None)
+def test_any_array_gives_what_the_published_formula_gives(seed, dtype, shape, clusters, ridge, min_regress):
+    rng = np.random.default_rng(seed)
+    X = (rng.standard_normal((*shape, 7)) + 2 * rng.standard_normal((*shape, 1)) + 0.7) * np.linspace(50, 400, 7)
+    X = X.astype(dtype)
+    weights = lrr_fit(X, clusters, ridge, min_regress)
+    expected = published_form(X, clusters, ridge, min_regress)
+    assert np.abs(weights - expected).max() <= 1e-9 * max(1.0, np.abs(expected).max())
+    values = X.astype(np.float64)
+    output = lrr_apply(X, weights)
+    assert output.shape == X.shape
+    assert np.abs(output - (values - values @ expected)).max() <= 1e-9 * np.abs(values).max()
 
 
 def run(data, group):

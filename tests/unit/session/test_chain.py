@@ -7,6 +7,7 @@ from neuroloop.config import parse_session
 from neuroloop.errors import StreamError
 from neuroloop.session.chain import make_chain
 from neuroloop.session.streams import StreamDescription
+from neuroloop.signal.weights import car_weights
 
 LABELS = tuple(f"c{i}" for i in range(6))
 
@@ -72,3 +73,18 @@ def test_a_stream_that_lacks_what_clusters_are_made_from_is_refused(form, words)
 
 def test_a_session_without_rereference_needs_no_clusters():
     assert clusters(described(), {"clusters": {"by": "probe"}, "enabled": False}) is None
+
+
+@pytest.mark.parametrize("again", ["resume", "restart"])
+def test_weights_belong_to_the_channels_and_outlive_a_hole_and_a_stop(again):
+    session = {"name": "s", "stream": {"name": "x"}, "classes": ["a", "b"], "front_end": {"kind": "bandpower"}}
+    settings = parse_session(session | {"outlets": {"enabled": False}})
+    chain = make_chain(settings, described(), np.dtype(np.float32))
+    try:
+        weights = car_weights(LABELS, [range(6)], version=7)
+        chain.pipeline.front_end.rereference.apply.set_weights(weights)
+        getattr(chain, again)(1000)
+        assert chain.rereferencing.weights.version == 7
+        assert np.array_equal(chain.rereferencing.weights.matrix, weights.matrix)
+    finally:
+        chain.end()

@@ -61,6 +61,7 @@ def test_a_name_with_both_kinds_of_quotes_is_still_one_string():
 def test_a_stream_is_the_same_source_only_with_the_same_channels_rate_and_format():
     described = describe(info(["C3", "Cz", "C4"]))
     assert described.is_same_source(replace(described, hostname="elsewhere"))
+    assert described.is_same_source(replace(described, name="renamed"))
     for change in (
         {"source_id": "other"},
         {"channels": ("a", "b", "c")},
