@@ -24,7 +24,7 @@ from neuroloop.config import RereferenceSettings
 from neuroloop.errors import Conflict, ModelError, NeuroloopError, NotFound
 from neuroloop.front_ends import WeightExchange
 from neuroloop.signal.covariance import CovarianceSnapshot
-from neuroloop.signal.regression import FLOAT32_RANK
+from neuroloop.signal.regression import FLOAT32_RANK, warm_up
 from neuroloop.signal.rereference import (
     car_weights,
     identity_weights,
@@ -94,6 +94,7 @@ class Rereferencing:
         self._nominal_srate = nominal_srate
         self._period = max(1, round(settings.update_every_s * nominal_srate / block_samples))
         self._blocks = 0
+        warm_up()
         self._solver = ThreadPoolExecutor(1, thread_name_prefix="rereference-solver")
         self._update: Future[Solved] | None = None
         self._jobs: list[Job] = []

@@ -160,6 +160,14 @@ def _solve_cluster(scatter: F64, ridge: float, resolution: float) -> tuple[F64, 
     return _minimum_norm(scale, values, vectors, rank), rank, None, "least squares"
 
 
+def warm_up() -> None:
+    """Compile the kernels now: at the first solve, that would hold the interpreter's lock while a loop runs beside."""
+    for writeable in (True, False):  # Numba tells them apart; a snapshot's scatter is not, what is left of it may be
+        scatter = np.eye(2)
+        scatter.flags.writeable = writeable
+        _solve_cluster(scatter, 0.0, 0.0)
+
+
 def _assembled(solved: Sequence[tuple[NDArray[np.intp], F64]], channel_count: int) -> F64:
     """The weights of all channels from those of each cluster."""
     if len(solved) == 1 and np.array_equal(solved[0][0], np.arange(channel_count)):

@@ -1,7 +1,10 @@
 """When weights are solved, and when they come into use."""
 
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -267,3 +270,21 @@ def test_condition_and_effective_samples_are_told(loop):
     described = loop.run(21).subject.describe()
     assert described["samples"] == 1050
     assert 10 < described["condition"] < 1e4
+
+
+def test_nothing_is_compiled_while_the_loop_runs():
+    program = """
+import numpy as np
+from tests.unit.session.test_rereferencing import Loop
+from neuroloop.signal import regression
+for chosen in ({}, {"center": False}, {"ridge": 0}):
+    loop = Loop(update_every_s=0.5, **chosen)
+    kernels = (regression._scale_to_unit, regression._weights_in_place)
+    before = [len(kernel.signatures) for kernel in kernels]
+    loop.run(21)
+    assert loop.used[-1] == 1
+    assert before == [len(kernel.signatures) for kernel in kernels] == [2, 1], before
+    loop.subject.end()
+"""
+    root = Path(__file__).parents[3]
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=root)
