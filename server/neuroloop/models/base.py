@@ -112,3 +112,27 @@ def digest(decoder: Decoder) -> str:
         else:
             total.update(f"{key}:{json.dumps(value, sort_keys=True)}:".encode())
     return f"sha256:{total.hexdigest()}"
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """An encoder that answers every stimulus frame with the rates that it expects, and learns from the spikes."""
+
+    kind: str
+    cells: tuple[str, ...]
+
+    def predict(self, stimulus: Any) -> NDArray[np.floating[Any]]:
+        """Expected spikes of each cell in the newest frame, (cells,).
+
+        stimulus: a frame, or the window of all frames since the last call, oldest first.
+        """
+
+    def learn(self, counts: Any) -> None:
+        """Take in the spikes of each cell, (cells,), in the frame predicted last; its stimulus is still there."""
+
+    def reset(self) -> None:
+        """A hole in the stimulus or a run's start: forget the frames and spikes before. What was learned stays."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...

@@ -1,0 +1,138 @@
+"""What an LNP encoder is made of: its settings and the parameters of its cells.
+
+Cell i has R pairs of a spatial kernel s_r and a temporal kernel t_r over T lags (oldest first), a gain g and a bias c:
+
+    z(t) = g sum_r sum_tau t_r[tau] <s_r, crop(x(t - T + 1 + tau))> + c
+           + sum_l h[l] n_i(t - 1 - l) + sum_j sum_l k_j[l] n_j(t - 1 - l)
+    rate(t) = f(z(t)),  expected spikes per frame
+
+in cross-correlation, kernels not flipped. h (spike history) and k (coupling to the other cells) are optional. x is the
+frame after `(frame - mean) / scale` per channel. With `normalize_weights`, s and t of a cell are divided by
+their Frobenius norm over all ranks wherever they are used; what is stored stays as it is, and a kernel of zeros
+stays zero.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from neuroloop.errors import ModelError
+from neuroloop.models.nonlinearities import Nonlinearity
+from neuroloop.models.receptive_fields import Frame, centre
+
+F32 = NDArray[np.float32]
+
+
+class LNPSettings(BaseModel):
+    """Settings of encoder kind `lnp`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    lags: int = Field(20, ge=1, description="T, frames that a rate depends on")
+    rank: int = Field(1, ge=1, description="R, pairs of a spatial and a temporal kernel per cell")
+    kernel: tuple[int, int] | None = Field(None, description="rows and columns of a spatial kernel; null: the frame's")
+    nonlinearity: Nonlinearity = Field("softplus", description="from drive to rate")
+    learn_a: bool = Field(False, description="fit the slope inside the parametrised softplus too")
+    normalize_weights: bool = Field(True, description="unit norm of each cell's spatial and temporal kernels")
+    history: int = Field(0, ge=0, description="earlier frames whose spikes of the cell itself count; 0 for none")
+    coupling: int = Field(0, ge=0, description="earlier frames whose spikes of the other cells count; 0 for none")
+    learning_rate: float = Field(0.01, gt=0, description="of the online gradient steps")
+
+    @model_validator(mode="after")
+    def _kernel_has_pixels(self) -> LNPSettings:
+        if self.kernel is not None and min(self.kernel) < 1:
+            raise ValueError(f"kernel: expected at least 1 x 1, got {self.kernel}")
+        return self
+
+    def kernel_on(self, frame: Frame) -> tuple[int, int]:
+        """Rows and columns of a spatial kernel on frames (channels, rows, columns)."""
+        return self.kernel or (frame[1], frame[2])
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class LNPParameters:
+    """Parameters of a bank of cells; float32, locations int64."""
+
+    space: F32  # (cells, rank, channels, kh, kw)
+    time: F32  # (cells, rank, lags), oldest first
+    gain: F32  # (cells,)
+    bias: F32  # (cells,)
+    softplus_a: F32  # (cells,), of the parametrised softplus, as are the next two
+    softplus_b: F32
+    softplus_w: F32
+    history: F32  # (cells, history), newest first
+    coupling: F32  # (cells, cells, coupling): [i, j, l] is the effect of cell j on cell i; the diagonal is 0
+    mean: F32  # (channels,)
+    scale: F32  # (channels,)
+    locations: NDArray[np.int64]  # (cells, 2): rows, columns
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        return {entry.name: getattr(self, entry.name) for entry in fields(self)}
+
+    def kernels(self, normalize: bool) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Spatial and temporal kernels as they are used."""
+        return (unit_norm(self.space), unit_norm(self.time)) if normalize else (self.space, self.time)
+
+
+def unit_norm(weights: NDArray[Any]) -> NDArray[Any]:
+    """Each cell's weights, (cells, ...), over their norm; zeros stay zeros."""
+    axes = tuple(range(1, weights.ndim))
+    norm = np.sqrt(np.square(weights, dtype=np.float64).sum(axis=axes, keepdims=True))
+    return (weights / np.where(norm > 0, norm, 1.0)).astype(weights.dtype)
+
+
+def shapes(settings: LNPSettings, cells: int, frame: Frame) -> dict[str, tuple[int, ...]]:
+    """The shape of each parameter."""
+    per_cell = (cells,)
+    return {
+        "space": (cells, settings.rank, frame[0], *settings.kernel_on(frame)),
+        "time": (cells, settings.rank, settings.lags),
+        "gain": per_cell,
+        "bias": per_cell,
+        "softplus_a": per_cell,
+        "softplus_b": per_cell,
+        "softplus_w": per_cell,
+        "history": (cells, settings.history),
+        "coupling": (cells, cells, settings.coupling),
+        "mean": (frame[0],),
+        "scale": (frame[0],),
+        "locations": (cells, 2),
+    }
+
+
+def blank(settings: LNPSettings, cells: int, frame: Frame) -> LNPParameters:
+    """Kernels of zeros at the centre of the frame, gain 1, bias 0."""
+    zeros = {name: np.zeros(shape, np.float32) for name, shape in shapes(settings, cells, frame).items()}
+    ones = {name: np.ones_like(zeros[name]) for name in ("gain", "softplus_a", "softplus_w", "scale")}
+    locations = np.tile(np.array(centre(frame), np.int64), (cells, 1))
+    return LNPParameters(**(zeros | ones | {"locations": locations}))  # type: ignore[arg-type]
+
+
+def make_parameters(settings: LNPSettings, cells: int, frame: Frame, given: dict[str, Any]) -> LNPParameters:
+    """The parameters that are given, and those of `blank` for the rest.
+
+    Raises ModelError, naming the parameter, for a name that is none, another shape, values that are not finite, or a
+    scale that is not positive.
+    """
+    expected = shapes(settings, cells, frame)
+    parameters = blank(settings, cells, frame)
+    for name, value in given.items():
+        if name not in expected:
+            raise ModelError(f"LNP parameters: {name} is none; there are: {', '.join(expected)}")
+        array = np.asarray(value)
+        if array.shape != expected[name]:
+            raise ModelError(f"LNP parameter {name}: expected shape {expected[name]}, got {array.shape}")
+        if array.dtype.kind not in "iuf" or not np.isfinite(array).all():
+            raise ModelError(f"LNP parameter {name}: expected finite real numbers, got {array.dtype} with others")
+        dtype = np.int64 if name == "locations" else np.float32
+        parameters = replace(parameters, **{name: np.array(array, dtype=dtype, order="C")})  # type: ignore[arg-type]
+    if not (parameters.scale > 0).all():
+        raise ModelError(f"LNP parameter scale: expected values above 0, got {parameters.scale.tolist()}")
+    if parameters.coupling.size and parameters.coupling[np.arange(cells), np.arange(cells)].any():
+        raise ModelError("LNP parameter coupling: expected 0 from a cell to itself; its own spikes belong in history")
+    return parameters
