@@ -13,8 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuroloop.errors import ModelError
+from neuroloop.models import lnp_batch, lnp_losses
+from neuroloop.models.base import check_settings
 from neuroloop.models.class_rates import ClassRates, check_label
+from neuroloop.models.lnp_parameters import LNPSettings, make_parameters
 from neuroloop.models.maxrate import occurrences, readout_matrix, shares
+from neuroloop.models.receptive_fields import centre, crop
 from neuroloop.signal.covariance import snapshot_of
 from neuroloop.signal.regression import solve
 from neuroloop.signal.rereference import apply
@@ -119,3 +123,78 @@ def _flatten(inputs: NDArray[Any], shape: tuple[int, ...]) -> F64:
     if values.ndim == len(shape) + 2:
         values = values.mean(axis=0)
     return values.reshape(len(values), -1)
+
+
+# LNP, as openretina's SingleCellSeparatedLNP computes it: one cell, no gain, no bias, losses summed.
+
+
+def lnp_forward(
+    x: NDArray[Any],
+    space_w: NDArray[Any],
+    time_w: NDArray[Any],
+    nonlinearity: str = "softplus",
+    normalize_weights: bool = True,
+    location: tuple[int, int] | None = None,
+    **softplus: float,
+) -> NDArray[Any]:
+    """Rates, (batch, frames - lags + 1, 1).
+
+    x: (batch, channels, frames, height, width), of which the kernel sees the crop at `location` (row, column), by
+    default (height // 2, width // 2). space_w: (rank, channels, 1, kh, kw). time_w: (1, rank, lags, 1, 1).
+    nonlinearity: "exp", "softplus" or "parametrized_softplus", `w softplus(a x + b)`; softplus: its a, b and w, by
+    default 1, 0 and 1. Weights are taken as float32; computed in float64 where x is, in float32 otherwise.
+    Raises ModelError where shapes or names do not fit.
+    """
+    x, space, time = np.asarray(x), np.asarray(space_w), np.asarray(time_w)
+    shapes = f"x {x.shape}, space_w {space.shape}, time_w {time.shape}"
+    if not (x.ndim == space.ndim == time.ndim == 5 and space.shape[2] == 1 and space.shape[1] == x.shape[1]):
+        raise ModelError(f"lnp_forward: expected (B, C, T_in, H, W), (R, C, 1, kh, kw), (1, R, T, 1, 1); got {shapes}")
+    if time.shape != (1, len(space), time.shape[2], 1, 1):
+        raise ModelError(
+            f"lnp_forward: expected time_w (1, {len(space)}, T, 1, 1), as many ranks as space_w; got {shapes}"
+        )
+    if not set(softplus) <= {"a", "b", "w"}:
+        raise ModelError(f"lnp_forward: the parametrised softplus has a, b and w; got {sorted(softplus)}")
+    frame = (x.shape[1], x.shape[3], x.shape[4])
+    if softplus and nonlinearity == "softplus":
+        nonlinearity = "parametrized_softplus"
+    given = {
+        "lags": time.shape[2],
+        "rank": len(space),
+        "kernel": space.shape[3:],
+        "nonlinearity": nonlinearity,
+        "normalize_weights": normalize_weights,
+    }
+    settings = check_settings("lnp", LNPSettings, given)
+    assert isinstance(settings, LNPSettings)
+    arrays: dict[str, Any] = {f"softplus_{name}": np.array([value]) for name, value in softplus.items()}
+    arrays |= {"space": space[None, :, :, 0], "time": time[:, :, :, 0, 0]}
+    arrays["locations"] = np.array([centre(frame) if location is None else location])
+    return lnp_batch.forward(make_parameters(settings, 1, frame, arrays), settings, frame, x)
+
+
+def lnp_poisson_loss(output: NDArray[Any], target: NDArray[Any]) -> float:
+    """Summed over (batch, time, cells); the target's leading frames that the output does not have are dropped."""
+    return float(lnp_losses.poisson_loss(output, target).sum())
+
+
+def lnp_correlation(output: NDArray[Any], target: NDArray[Any]) -> float:
+    """Pearson's correlation over time, averaged over cells and batches. (batch, time, cells), as for the loss."""
+    return float(lnp_losses.correlation(output, target).mean())
+
+
+def lnp_crop(kernel: tuple[int, int], location: tuple[int, int], size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Rows y0 to y1 and columns x0 to x1 under a kernel (kh, kw) at (row, column) of a frame (height, width)."""
+    return crop(kernel, location, size)
+
+
+def laplace_l2(weights: NDArray[Any], padding: int | None = None) -> float:
+    """`sum((K * w)^2) / (sum(w^2) + 1e-6)` with `padding` zeros around, 1 by default.
+
+    Over the last two axes; over time, with K = [-1 2 -1], for temporal kernels (n, rank, T, 1, 1) with T > 1, which no
+    stack of spatial ones looks like: theirs have third axis 1.
+    """
+    array, zeros = np.asarray(weights), 1 if padding is None else padding
+    if array.ndim == 5 and array.shape[3:] == (1, 1) and array.shape[2] > 1:
+        return lnp_losses.roughness(array[..., 0, 0], zeros, axes=1)
+    return lnp_losses.roughness(array, zeros)
