@@ -94,10 +94,10 @@ class LNP:
         Raises ModelError, and takes nothing in, for another shape.
         """
         state = self._state
-        if isinstance(stimulus, np.ndarray) and stimulus.shape == self.frame and stimulus.dtype == np.float32:
+        if isinstance(stimulus, np.ndarray) and stimulus.shape == self.frame and stimulus.dtype.kind == "f":
             self.missing += state.step(stimulus)
             return state.rates
-        for frame in as_frames(stimulus, self.frame).astype(np.float32):
+        for frame in as_frames(stimulus, self.frame):
             self.missing += state.step(frame)
         return state.rates
 
@@ -205,6 +205,8 @@ def as_frames(stimulus: Any, frame: Frame) -> NDArray[Any]:
     float64 stays, everything else becomes float32. Raises ModelError for another shape.
     """
     array = np.asarray(stimulus)
+    if array.dtype.kind not in "iufb":
+        raise ModelError(f"stimulus: expected real numbers, got {array.dtype}")
     if array.dtype != np.float64:
         array = array.astype(np.float32)
     short = tuple(size for size in frame if size > 1)

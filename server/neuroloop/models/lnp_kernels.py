@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from neuroloop.models.nonlinearities import respond, slopes
+from neuroloop.models.nonlinearities import LARGEST
 
 LANES = 8  # cells are padded to a multiple: whole vectors of 256 bits, without scalar rests
 
@@ -112,6 +112,31 @@ def _spike_drive(history: Any, coupling: Any, spikes: Any, latest: int, z: Any) 
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def _respond(exponential: bool, drive: Any, a: Any, b: Any, w: Any, rates: Any) -> None:
+    """Rates of a bank. All: (cells,) float32; a = w = 1 and b = 0 for the plain softplus."""
+    zero, largest = np.float32(0), np.float32(LARGEST)
+    if exponential:
+        for n in range(len(drive)):
+            rates[n] = np.exp(min(drive[n], largest))
+        return
+    for n in range(len(drive)):
+        v = a[n] * drive[n] + b[n]
+        tail = np.log1p(np.exp(-abs(v)))
+        rates[n] = w[n] * (max(v, zero) + tail)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _slopes(exponential: bool, drive: Any, a: Any, b: Any, w: Any, out: Any) -> None:
+    """Derivatives of the rates with respect to the drives. All: (cells,) float32."""
+    one, largest = np.float32(1), np.float32(LARGEST)
+    for n in range(len(drive)):
+        if exponential:
+            out[n] = np.exp(min(drive[n], largest))
+        else:
+            out[n] = w[n] * a[n] / (one + np.exp(-(a[n] * drive[n] + b[n])))
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def step(
     frame: Any, box: Any, mean: Any, inverse: Any, held: Any,
     index: Any, space: Any, gathered: Any, ring: Any, newest: int, time: Any, total: Any,
@@ -136,7 +161,7 @@ def step(
         drive[n] = gain[n] * stimulus[n] + bias[n]
     if spikes.shape[0] > 0:
         _spike_drive(history, coupling, spikes, latest, drive)
-    respond(exponential, drive, cell[SOFTPLUS_A], cell[SOFTPLUS_B], cell[SOFTPLUS_W], cell[RATE])
+    _respond(exponential, drive, cell[SOFTPLUS_A], cell[SOFTPLUS_B], cell[SOFTPLUS_W], cell[RATE])
     return missing
 
 
@@ -191,7 +216,7 @@ def learn(
             count = spikes[(latest - lag + depth) % depth, j]
             for n in range(cells):
                 energy[n] += count * count
-    slopes(exponential, cell[DRIVE], cell[SOFTPLUS_A], cell[SOFTPLUS_B], cell[SOFTPLUS_W], move)
+    _slopes(exponential, cell[DRIVE], cell[SOFTPLUS_A], cell[SOFTPLUS_B], cell[SOFTPLUS_W], move)
     for n in range(cells):
         expected = cell[RATE, n] + np.float32(1e-16)
         error = move[n] * (np.float32(1) - counts[n] / expected)

@@ -55,16 +55,19 @@ class LNPState:
         self.predicted = False  # and not observed yet
         self._total, self._energy = np.zeros((rank, width), np.float32), np.zeros(width, np.float32)
         self._rate_of_learning: Any = np.float32(settings.learning_rate)
+        # Frames are copied in: for one that is read-only, strided or of another type, Numba would compile in the loop.
+        self._frame = np.zeros(frame, np.float32)
         self._nobody = np.zeros(width, np.float32)
 
-    def step(self, frame: F32) -> int:
-        """Take in a frame, (channels, rows, columns) float32, into `rates`. Returns how many values were missing."""
+    def step(self, frame: NDArray[Any]) -> int:
+        """Take in a frame, (channels, rows, columns), into `rates`. Returns how many values were missing."""
         if self.predicted:
             self.observe(self._nobody)
         self.newest = self.newest + 1 if self.newest + 1 < len(self.ring) else 0
         self.predicted = True
+        self._frame[...] = frame
         missing: int = lnp_kernels.step(
-            frame, self._box, self._mean, self._inverse, self.held,
+            self._frame, self._box, self._mean, self._inverse, self.held,
             self._index, self._space, self._gathered, self.ring, self.newest, self._time, self._total,
             self._history, self._coupling, self.spikes, self.latest, self._exponential, self._cell,
         )  # fmt: skip

@@ -13,7 +13,6 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 Nonlinearity = Literal["exp", "softplus", "parametrized_softplus"]
@@ -45,28 +44,3 @@ def slope(name: Nonlinearity, drive: NDArray[Any], a: Any = 1.0, b: Any = 0.0, w
     if name == "softplus":
         a, b, w = 1.0, 0.0, 1.0
     return np.asarray(w * a / (1.0 + np.exp(-(a * drive + b))))
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def respond(exponential: bool, drive: Any, a: Any, b: Any, w: Any, rates: Any) -> None:
-    """Rates of a bank. All: (cells,) float32; a = w = 1 and b = 0 for the plain softplus."""
-    zero, largest = np.float32(0), np.float32(LARGEST)
-    if exponential:
-        for n in range(len(drive)):
-            rates[n] = np.exp(min(drive[n], largest))
-        return
-    for n in range(len(drive)):
-        v = a[n] * drive[n] + b[n]
-        tail = np.log1p(np.exp(-abs(v)))
-        rates[n] = w[n] * (max(v, zero) + tail)
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def slopes(exponential: bool, drive: Any, a: Any, b: Any, w: Any, out: Any) -> None:
-    """Derivatives of the rates with respect to the drives. All: (cells,) float32."""
-    one, largest = np.float32(1), np.float32(LARGEST)
-    for n in range(len(drive)):
-        if exponential:
-            out[n] = np.exp(min(drive[n], largest))
-        else:
-            out[n] = w[n] * a[n] / (one + np.exp(-(a[n] * drive[n] + b[n])))

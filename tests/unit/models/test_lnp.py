@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neuroloop.errors import ModelError
+from neuroloop.models import lnp_kernels
 from neuroloop.models.base import Encoder
 from neuroloop.models.lnp import LNP
 from neuroloop.models.lnp_parameters import LNPSettings, unit_norm
@@ -217,6 +218,27 @@ def test_a_frame_of_another_shape_is_refused_and_nothing_is_taken_in(shape):
     with pytest.raises(ModelError, match=r"expected frames \(channels, rows, columns\) of \(1, 5, 6\).*got \("):
         bank.predict(np.zeros(shape))
     assert all(np.array_equal(value, before[name]) for name, value in bank.state_dict().items())
+
+
+@pytest.mark.parametrize("kind", ["read-only", "strided", "double", "integer"])
+def test_a_frame_of_another_kind_of_array_compiles_nothing(kind):
+    bank, other = make_bank(), make_bank()
+    frame = np.round(10 * make_stimulus(bank)[0][0])
+    expected = other.predict(frame)
+    compiled = len(lnp_kernels.step.signatures)
+    if kind == "read-only":
+        frame.setflags(write=False)
+    elif kind == "strided":
+        frame = np.repeat(frame, 2, axis=2)[:, :, ::2]
+    else:
+        frame = frame.astype(np.float64 if kind == "double" else np.int16)
+    assert np.array_equal(bank.predict(frame), expected)
+    assert len(lnp_kernels.step.signatures) == compiled
+
+
+def test_a_stimulus_that_is_no_number_is_refused():
+    with pytest.raises(ModelError, match="expected real numbers"):
+        make_bank().predict(np.full((1, 5, 6), "x"))
 
 
 def test_reset_forgets_the_stimulus_and_keeps_what_was_learned():
