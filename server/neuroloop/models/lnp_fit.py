@@ -1,0 +1,186 @@
+"""Fitting LNP encoders to a recording: from the spike-triggered average, by gradients on the Poisson loss.
+
+    stimulus, counts -> STA -> SVD -> kernels, gain, bias -> L-BFGS (or AdamW) with early stopping -> LNP
+
+The default is full-batch L-BFGS: the loss of a bank on minutes of recording is smooth, and tens of evaluations are
+enough where a stochastic optimiser takes thousands. AdamW over pieces of `batch_bins` is for recordings too long to
+differentiate at once. The last part of the bins is held out, and the parameters of the epoch with the best held-out
+correlation are kept; nothing is random but the order of pieces, which is seeded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from neuroloop.errors import ModelError
+from neuroloop.models.lnp import LNP, as_frames, cell_names
+from neuroloop.models.lnp_batch import hold
+from neuroloop.models.lnp_losses import bits_per_spike, correlation
+from neuroloop.models.lnp_parameters import LNPSettings
+from neuroloop.models.lnp_start import start_from_spikes
+from neuroloop.models.lnp_torch import LNPModule
+from neuroloop.models.receptive_fields import Frame
+
+F64 = NDArray[np.float64]
+Bins = NDArray[np.bool_]
+
+
+class LNPFitSettings(BaseModel):
+    """How an LNP encoder is fitted."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    optimizer: Literal["lbfgs", "adamw"] = Field("lbfgs", description="lbfgs takes all bins at once")
+    epochs: int = Field(50, ge=1, description="at most; of L-BFGS, 20 iterations each")
+    patience: int = Field(2, ge=1, description="epochs without improvement before it stops")
+    min_delta: float = Field(1e-5, ge=0, description="what counts as improvement")
+    validation: float = Field(0.1, ge=0, lt=1, description="last share of the bins, held out; 0: stop on the loss")
+    learning_rate: float = Field(1e-2, gt=0, description="of AdamW")
+    batch_bins: int = Field(4096, ge=1, description="bins in a piece, for AdamW")
+    smooth_space: float = Field(0.0, ge=0, description="weight of the roughness of spatial kernels")
+    smooth_time: float = Field(0.0, ge=0, description="weight of the roughness of temporal kernels")
+    sparse: float = Field(0.0, ge=0, description="weight of mean |s| + mean |t|")
+    shrink_spike_filters: float = Field(1e-4, ge=0, description="weight of the mean square of history and coupling")
+    device: Literal["auto", "cpu", "cuda"] = Field("cpu", description="where it runs")
+    threads: int = Field(1, ge=1, description="of the CPU; more are of use to large banks")
+    seed: int = Field(0, ge=0, description="of the order of pieces")
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class LNPFit:
+    """A fitted bank. curve: held-out correlation after each epoch, or the loss where nothing was held out."""
+
+    model: LNP
+    curve: list[float]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class LNPScore:
+    """Of each cell: (cells,) each."""
+
+    bits_per_spike: F64
+    correlation: F64
+
+
+def fit(
+    stimulus: NDArray[Any],
+    counts: NDArray[Any],
+    settings: LNPSettings | None = None,
+    training: LNPFitSettings | None = None,
+    *,
+    cells: Sequence[str] | None = None,
+    locations: NDArray[Any] | None = None,
+    use: Bins | None = None,
+) -> LNPFit:
+    """Fit a bank of cells.
+
+    stimulus: (time,) for a series, (time, channels), (time, rows, columns) or (time, channels, rows, columns); what is
+    not finite is held. counts: (time,) or (time, cells), spikes in each bin. cells: their names.
+    locations: (cells, 2), the pixel under the middle of each kernel; where the kernel is smaller than the frame, by
+    default that of the largest spike-triggered average. use: (time,), which bins are learned from; all by default.
+    The stimulus before a bin, and the spikes that history and coupling look back on, count whether used or not.
+    Raises ModelError where shapes do not fit, there is nothing to learn from, or Lightning is not installed.
+    """
+    settings, training = settings or LNPSettings(), training or LNPFitSettings()
+    frames, frame = _frames(stimulus)
+    spikes = _spikes(counts, len(frames))
+    names = cell_names(spikes.shape[1] if cells is None else cells)
+    if len(names) != spikes.shape[1]:
+        raise ModelError(f"cells: expected a name for each of {spikes.shape[1]} cells, got {len(names)}")
+    used = _used(use, len(frames), settings.lags)
+    learn, held_out = _split(used, training.validation)
+    start = start_from_spikes(frames, spikes, settings, frame, locations, learn)
+    train, windows = _lightning()
+    exact = training.optimizer == "lbfgs"
+    model = LNPModule(start, settings, frame).to(torch.float64 if exact else torch.float32)
+    dtype = model.gain.dtype
+    pixels = model.pixels(torch.from_numpy(frames).to(dtype).transpose(0, 1)[None])[0]
+    tensors = pixels, torch.from_numpy(spikes).to(dtype)
+    bins = len(frames) if exact else training.batch_bins
+    pieces = [windows(*tensors, torch.from_numpy(learn).to(dtype), settings.lags, bins)]
+    pieces += [windows(*tensors, torch.from_numpy(held_out).to(dtype), settings.lags, len(frames))]
+    with _threads(training.threads):
+        curve = train(model, pieces[0], pieces[1] if held_out.any() else None, training)
+    return LNPFit(LNP(names, frame, settings, **model.export().arrays()), curve)
+
+
+def score(bank: LNP, stimulus: NDArray[Any], counts: NDArray[Any], use: Bins | None = None) -> LNPScore:
+    """Bits per spike over the mean rate, and correlation, of each cell in the bins `use` that have all their lags."""
+    frames = as_frames(stimulus, bank.frame)
+    spikes = _spikes(counts, len(frames))
+    used = _used(use, len(frames), bank.settings.lags)
+    rates = bank.run(frames, spikes)[used]
+    return LNPScore(bits_per_spike(rates, spikes[used]), correlation(rates[None], spikes[used][None])[0])
+
+
+def _frames(stimulus: NDArray[Any]) -> tuple[F64, Frame]:
+    """(time, channels, rows, columns) float64 without holes, and the size of a frame."""
+    array = np.asarray(stimulus, dtype=np.float64)
+    if not 1 <= array.ndim <= 4 or array.size == 0:
+        raise ModelError(
+            "stimulus: expected (time,), (time, channels), (time, rows, columns) or (time, channels, rows, columns), "
+            f"got {array.shape}"
+        )
+    frame = {1: (1, 1, 1), 2: (*array.shape[1:], 1, 1), 3: (1, *array.shape[1:]), 4: array.shape[1:]}[array.ndim]
+    held = hold(array.reshape(1, len(array), -1))[0]
+    return held.reshape(len(array), *frame), (frame[0], frame[1], frame[2])
+
+
+def _spikes(counts: NDArray[Any], frames: int) -> F64:
+    """(time, cells) float64."""
+    spikes = np.asarray(counts, dtype=np.float64)
+    spikes = spikes[:, None] if spikes.ndim == 1 else spikes
+    if spikes.ndim != 2 or len(spikes) != frames or spikes.shape[1] == 0:
+        raise ModelError(
+            f"counts: expected ({frames},) or ({frames}, cells), as many as frames, got {np.shape(counts)}"
+        )
+    if not np.isfinite(spikes).all() or (spikes < 0).any():
+        raise ModelError("counts: expected finite numbers from 0 on; leave bins without a count out with `use`")
+    return spikes
+
+
+def _used(use: Bins | None, frames: int, lags: int) -> Bins:
+    """Which bins count, (time,): those asked for that have all their lags."""
+    used = np.ones(frames, np.bool_) if use is None else np.array(use)
+    if used.shape != (frames,) or used.dtype != np.bool_:
+        raise ModelError(f"use: expected ({frames},) of bool, got {used.shape} of {used.dtype}")
+    used[: lags - 1] = False
+    if not used.any():
+        raise ModelError(f"use: no bin is left of {frames} frames with {lags} lags")
+    return used
+
+
+def _split(used: Bins, share: float) -> tuple[Bins, Bins]:
+    """The bins to learn from, and the last share of them, which is held out."""
+    indices = np.flatnonzero(used)
+    held_out = np.zeros_like(used)
+    held_out[indices[len(indices) - round(share * len(indices)) :]] = True
+    return used & ~held_out, held_out
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Run PyTorch on so many threads: on a busy machine, threads waiting for each other made a fit ten times slower."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _lightning() -> tuple[Any, Any]:
+    """The training loop. Raises ModelError, naming the extra, where Lightning is not installed."""
+    try:
+        from neuroloop.models.lnp_training import Windows, train
+    except ModuleNotFoundError as error:
+        raise ModelError(f"fitting needs {error.name}: install it with pip install 'neuroloop[train]'") from error
+    return train, Windows

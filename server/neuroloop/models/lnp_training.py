@@ -1,0 +1,126 @@
+"""The training loop of an LNP fit, on Lightning (the extra `train`). Imported by `lnp_fit` when a fit starts."""
+
+from __future__ import annotations
+
+import logging
+import math
+import warnings
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import Callback, EarlyStopping
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from neuroloop.models.lnp_torch import LNPModule, correlation, poisson_loss
+
+# One line per fit about devices that were not found, and an advertisement.
+logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+
+
+class Windows(Dataset[dict[str, Tensor]]):
+    """Pieces of a recording: runs of frames, each `lags - 1` longer than its bins, with the weight of every bin."""
+
+    def __init__(self, pixels: Tensor, counts: Tensor, use: Tensor, lags: int, bins: int) -> None:
+        self._arrays = {"pixels": pixels, "counts": counts, "use": use}
+        starts = range(0, len(pixels) - lags + 1, bins)
+        self._spans = [(start, min(start + bins + lags - 1, len(pixels))) for start in starts]
+        self._spans = [(first, last) for first, last in self._spans if use[first + lags - 1 : last].any()]
+
+    def __len__(self) -> int:
+        return len(self._spans)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        first, last = self._spans[index]
+        return {name: array[first:last] for name, array in self._arrays.items()}
+
+
+class Training(lightning.LightningModule):
+    """Minimises the averaged Poisson loss and the regularisers; tells the correlation of bins that are held out."""
+
+    def __init__(self, model: LNPModule, settings: Any) -> None:
+        super().__init__()
+        self.model, self.fit_settings = model, settings
+
+    def training_step(self, batch: dict[str, Tensor]) -> Tensor:
+        rates, counts, use = self._rates(batch)
+        loss = (poisson_loss(rates, counts) * use[..., None]).sum() / (use.sum() * counts.shape[2])
+        chosen = self.fit_settings
+        loss = loss + self.model.regularisation(chosen.smooth_space, chosen.smooth_time, chosen.sparse)
+        for filters in (self.model.history, self.model.coupling):
+            if filters.numel():
+                loss = loss + chosen.shrink_spike_filters * filters.square().mean()
+        self.log("loss", loss.detach(), on_step=False, on_epoch=True)
+        return loss
+
+    def validation_step(self, batch: dict[str, Tensor]) -> None:
+        rates, counts, use = self._rates(batch)
+        kept = use[0].bool()
+        self.log("correlation", correlation(rates[:, kept], counts[:, kept]).mean(), batch_size=1)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        learned = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        if self.fit_settings.optimizer == "adamw":
+            return torch.optim.AdamW(learned, lr=self.fit_settings.learning_rate)
+        return torch.optim.LBFGS(learned, max_iter=20, history_size=20, line_search_fn="strong_wolfe")
+
+    def _rates(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Rates, counts and weights of the bins of a batch that have all their lags."""
+        first = self.model.settings.lags - 1
+        rates = self.model.respond(self.model.drive(batch["pixels"], batch["counts"]))
+        return rates, batch["counts"][:, first:], batch["use"][:, first:]
+
+
+class Progress(Callback):
+    """Notes a metric after every epoch; where `restores`, puts the parameters of the largest back after the fit.
+
+    In memory and without files, which Lightning's own checkpoints need.
+    """
+
+    def __init__(self, metric: str, restores: bool) -> None:
+        self.metric, self.restores = metric, restores
+        self.curve: list[float] = []
+        self._best: dict[str, Tensor] = {}
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        value = float(trainer.callback_metrics[self.metric])
+        if self.restores and value > max(self.curve, default=-math.inf):
+            self._best = {name: tensor.detach().clone() for name, tensor in pl_module.model.state_dict().items()}
+        self.curve.append(value)
+
+    def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
+        if self._best:
+            pl_module.model.load_state_dict(self._best)
+
+
+def train(model: LNPModule, training: Windows, validation: Windows | None, settings: Any) -> list[float]:
+    """Fit the module in place. Returns the held-out correlation of each epoch; the loss where nothing is held out."""
+    monitor = "loss" if validation is None else "correlation"
+    progress = Progress(monitor, restores=validation is not None)
+    stop = EarlyStopping(
+        monitor,
+        min_delta=settings.min_delta,
+        patience=settings.patience,
+        mode="min" if validation is None else "max",
+        check_on_train_epoch_end=True,
+        check_finite=False,
+    )
+    generator = torch.Generator().manual_seed(settings.seed)
+    learned_from = DataLoader(training, shuffle=len(training) > 1, generator=generator)
+    held_out = None if validation is None else DataLoader(validation)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # advice on workers and log intervals
+        trainer = lightning.Trainer(
+            max_epochs=settings.epochs,
+            accelerator="gpu" if settings.device == "cuda" else settings.device,
+            devices=1,
+            callbacks=[progress, stop],
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+        )
+        trainer.fit(Training(model, settings), learned_from, held_out)
+    return progress.curve
