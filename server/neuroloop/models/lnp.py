@@ -209,12 +209,11 @@ def as_frames(stimulus: Any, frame: Frame) -> NDArray[Any]:
         raise ModelError(f"stimulus: expected real numbers, got {array.dtype}")
     if array.dtype != np.float64:
         array = array.astype(np.float32)
-    short = tuple(size for size in frame if size > 1)
-    if array.shape in (frame, short):
+    forms = [frame, tuple(size for size in frame if size > 1)]
+    forms += [frame[1:]] if frame[0] == 1 else []
+    forms += [frame[:1]] if frame[1:] == (1, 1) else []
+    if array.shape in forms:
         return array.reshape(1, *frame)
-    for accepted in (frame, frame[1:] if frame[0] == 1 else frame, short):
-        if array.ndim == len(accepted) + 1 and array.shape[1:] == accepted:
-            return array.reshape(len(array), *frame)
-    if frame[0] == 1 and array.shape == frame[1:]:
-        return array.reshape(1, *frame)
+    if array.ndim and array.shape[1:] in forms:
+        return array.reshape(len(array), *frame)
     raise ModelError(f"stimulus: expected frames (channels, rows, columns) of {frame}, or several, got {array.shape}")

@@ -185,6 +185,12 @@ def scale_time(raw: Any, normalize: bool, norm: Any, time: Any) -> None:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def _finite(change: Any) -> Any:
+    """No change where it would be infinite or NaN: one frame beyond float32 must not spoil what was learned."""
+    return change if abs(change) < np.float32(np.inf) else np.float32(0)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def learn(
     counts: Any, rate: float, ring: Any, newest: int, raw: Any, time: Any, norm: Any, normalize: bool,
     history: Any, coupling: Any, spikes: Any, latest: int, exponential: bool, cell: Any, energy: Any,
@@ -222,7 +228,7 @@ def learn(
         error = move[n] * (np.float32(1) - counts[n] / expected)
         information = move[n] * move[n] / expected
         change = -rate * error / (np.float32(1) + rate * information * energy[n])
-        move[n] = change if abs(change) < np.inf else np.float32(0)
+        move[n] = _finite(change)
     for lag in range(history.shape[0]):
         for n in range(cells):
             history[lag, n] += move[n] * spikes[(latest - lag + depth) % depth, n]
@@ -237,8 +243,8 @@ def learn(
         for r in range(rank):
             for n in range(cells):
                 along = time[lag, r, n] * stimulus[n] if normalize else np.float32(0)
-                raw[lag, r, n] += move[n] * gain[n] / norm[n] * (ring[row, r, n] - along)
+                raw[lag, r, n] += _finite(move[n] * gain[n] / norm[n] * (ring[row, r, n] - along))
     for n in range(cells):
-        gain[n] += move[n] * stimulus[n]
+        gain[n] += _finite(move[n] * stimulus[n])
         cell[BIAS, n] += move[n]
     scale_time(raw, normalize, norm, time)

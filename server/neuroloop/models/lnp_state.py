@@ -137,7 +137,7 @@ def _pad(array: NDArray[Any], width: int) -> F32:
     return padded
 
 
-def _lay_space(space: F32, layout: Layout, width: int) -> tuple[F32, NDArray[np.int64]]:
+def _lay_space(space: F32, layout: Layout, width: int) -> tuple[F32, NDArray[np.uint32]]:
     """Spatial kernels as (pixels, rank, cells), and the pixel of the box under each; none where it is the box itself.
 
     Per pixel and cell, gathering costs about two loads beside the `rank` multiply-adds that both ways have.
@@ -145,7 +145,7 @@ def _lay_space(space: F32, layout: Layout, width: int) -> tuple[F32, NDArray[np.
     cells, rank = space.shape[:2]
     own = layout.index.shape[1]
     if layout.pixels * rank <= own * (rank + 2):
-        return _pad(layout.lay(space).transpose(2, 1, 0), width), np.zeros((0, 0), np.int64)
-    index = np.full((own, width), layout.pixels, np.int64)
+        return _pad(layout.lay(space).transpose(2, 1, 0), width), np.zeros((0, 0), np.uint32)
+    index = np.full((own, width), layout.pixels, np.uint32)
     index[:, :cells] = layout.index.T
     return _pad(space.reshape(cells, rank, own).transpose(2, 1, 0), width), index

@@ -23,7 +23,8 @@ def crop(kernel: tuple[int, int], location: tuple[int, int], size: tuple[int, in
     """Rows y0 to y1 and columns x0 to x1 of a frame of `size` under a kernel, cut off at the border: y0, y1, x0, x1."""
     spans = []
     for extent, centre, limit in zip(kernel, location, size, strict=True):
-        spans += [centre - min(extent // 2, centre), centre + min(extent // 2 + extent % 2, limit - centre)]
+        first, last = centre - min(extent // 2, centre), centre + min(extent // 2 + extent % 2, limit - centre)
+        spans += [int(first), int(last)]
     return spans[0], spans[1], spans[2], spans[3]
 
 

@@ -187,6 +187,7 @@ def test_a_series_is_a_number_per_bin():
     expected = np.exp([[0.2, -0.1], [0.1 + 0.4, -0.2], [0.2 + 0.6, -0.3]])
     np.testing.assert_allclose([bank.predict(value).copy() for value in series], expected, rtol=1e-6)
     np.testing.assert_allclose(bank.run(series), expected, rtol=1e-6)
+    np.testing.assert_allclose(bank.run(series[:, None]), expected, rtol=1e-6)
     bank.reset()
     np.testing.assert_allclose(bank.predict(series), expected[-1], rtol=1e-6)
 
@@ -326,6 +327,18 @@ def test_no_learning_rate_and_no_size_of_stimulus_makes_learning_diverge():
     for frame, spikes in zip(1e4 * stimulus, counts, strict=True):
         assert np.isfinite(bank.predict(frame)).all()
         bank.learn(spikes)
+
+
+def test_a_frame_beyond_single_precision_spoils_nothing_that_was_learned():
+    bank = make_bank()
+    stimulus, counts = make_stimulus(bank)
+    bank.predict(np.full(bank.frame, 3e38, np.float32))
+    bank.learn(counts[0])
+    for frame, spikes in zip(stimulus, counts, strict=True):
+        bank.predict(frame)
+        bank.learn(spikes)
+    assert all(np.isfinite(array).all() for array in bank.parameters.arrays().values())
+    assert np.isfinite(bank.predict(stimulus[0])).all()
 
 
 def test_a_cell_whose_count_is_unknown_learns_nothing():
