@@ -10,7 +10,7 @@ correlation are kept; nothing is random but the order of pieces, which is seeded
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -79,6 +79,7 @@ def fit(
     cells: Sequence[str] | None = None,
     locations: NDArray[Any] | None = None,
     use: Bins | None = None,
+    on_epoch: Callable[[int, float], None] | None = None,
 ) -> LNPFit:
     """Fit a bank of cells.
 
@@ -86,6 +87,7 @@ def fit(
     not finite is held. counts: (time,) or (time, cells), spikes in each bin. cells: their names.
     locations: (cells, 2), the pixel under the middle of each kernel; where the kernel is smaller than the frame, by
     default that of the largest spike-triggered average. use: (time,), which bins are learned from; all by default.
+    on_epoch: called after each epoch with its number, from 1, and its point of the curve; what it raises ends the fit.
     The stimulus before a bin, and the spikes that history and coupling look back on, count whether used or not.
     Raises ModelError where shapes do not fit, there is nothing to learn from, or Lightning is not installed.
     """
@@ -95,20 +97,21 @@ def fit(
     names = cell_names(spikes.shape[1] if cells is None else cells)
     if len(names) != spikes.shape[1]:
         raise ModelError(f"cells: expected a name for each of {spikes.shape[1]} cells, got {len(names)}")
-    used = _used(use, len(frames), settings.lags)
+    train, windows = _lightning()
+    lead = max(settings.lags - 1, settings.history, settings.coupling)
+    used = _used(use, len(frames), lead)
     learn, held_out = _split(used, training.validation)
     start = start_from_spikes(frames, spikes, settings, frame, locations, learn)
-    train, windows = _lightning()
     exact = training.optimizer == "lbfgs"
     model = LNPModule(start, settings, frame).to(torch.float64 if exact else torch.float32)
     dtype = model.gain.dtype
     pixels = model.pixels(torch.from_numpy(frames).to(dtype).transpose(0, 1)[None])[0]
     tensors = pixels, torch.from_numpy(spikes).to(dtype)
     bins = len(frames) if exact else training.batch_bins
-    pieces = [windows(*tensors, torch.from_numpy(learn).to(dtype), settings.lags, bins)]
-    pieces += [windows(*tensors, torch.from_numpy(held_out).to(dtype), settings.lags, len(frames))]
+    pieces = [windows(*tensors, torch.from_numpy(learn).to(dtype), lead, bins)]
+    pieces += [windows(*tensors, torch.from_numpy(held_out).to(dtype), lead, len(frames))]
     with _threads(training.threads):
-        curve = train(model, pieces[0], pieces[1] if held_out.any() else None, training)
+        curve = train(model, pieces[0], pieces[1] if held_out.any() else None, training, on_epoch)
     return LNPFit(LNP(names, frame, settings, **model.export().arrays()), curve)
 
 
@@ -116,7 +119,7 @@ def score(bank: LNP, stimulus: NDArray[Any], counts: NDArray[Any], use: Bins | N
     """Bits per spike over the mean rate, and correlation, of each cell in the bins `use` that have all their lags."""
     frames = as_frames(stimulus, bank.frame)
     spikes = _spikes(counts, len(frames))
-    used = _used(use, len(frames), bank.settings.lags)
+    used = _used(use, len(frames), bank.settings.lags - 1)
     rates = bank.run(frames, spikes)[used]
     return LNPScore(bits_per_spike(rates, spikes[used]), correlation(rates[None], spikes[used][None])[0])
 
@@ -147,14 +150,14 @@ def _spikes(counts: NDArray[Any], frames: int) -> F64:
     return spikes
 
 
-def _used(use: Bins | None, frames: int, lags: int) -> Bins:
-    """Which bins count, (time,): those asked for that have all their lags."""
+def _used(use: Bins | None, frames: int, lead: int) -> Bins:
+    """Which bins count, (time,): those asked for that come after the `lead` frames on which they depend."""
     used = np.ones(frames, np.bool_) if use is None else np.array(use)
     if used.shape != (frames,) or used.dtype != np.bool_:
         raise ModelError(f"use: expected ({frames},) of bool, got {used.shape} of {used.dtype}")
-    used[: lags - 1] = False
+    used[:lead] = False
     if not used.any():
-        raise ModelError(f"use: no bin is left of {frames} frames with {lags} lags")
+        raise ModelError(f"use: no bin is left of {frames}, each after the {lead} that it depends on")
     return used
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import lightning
@@ -20,20 +21,24 @@ logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARN
 
 
 class Windows(Dataset[dict[str, Tensor]]):
-    """Pieces of a recording: runs of frames, each `lags - 1` longer than its bins, with the weight of every bin."""
+    """Pieces of a recording, `bins` long, each after the `lead` frames on which its first bin depends.
 
-    def __init__(self, pixels: Tensor, counts: Tensor, use: Tensor, lags: int, bins: int) -> None:
-        self._arrays = {"pixels": pixels, "counts": counts, "use": use}
-        starts = range(0, len(pixels) - lags + 1, bins)
-        self._spans = [(start, min(start + bins + lags - 1, len(pixels))) for start in starts]
-        self._spans = [(first, last) for first, last in self._spans if use[first + lags - 1 : last].any()]
+    pixels: (time, pixels). counts: (time, cells). use: (time,), the weight of every bin; 0 in what leads a piece.
+    """
+
+    def __init__(self, pixels: Tensor, counts: Tensor, use: Tensor, lead: int, bins: int) -> None:
+        self._pixels, self._counts, self._use, self._lead = pixels, counts, use, lead
+        spans = [(start, min(start + lead + bins, len(use))) for start in range(0, len(use) - lead, bins)]
+        self._spans = [(first, last) for first, last in spans if use[first + lead : last].any()]
 
     def __len__(self) -> int:
         return len(self._spans)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         first, last = self._spans[index]
-        return {name: array[first:last] for name, array in self._arrays.items()}
+        use = self._use[first:last].clone()
+        use[: self._lead] = 0
+        return {"pixels": self._pixels[first:last], "counts": self._counts[first:last], "use": use}
 
 
 class Training(lightning.LightningModule):
@@ -78,8 +83,8 @@ class Progress(Callback):
     In memory and without files, which Lightning's own checkpoints need.
     """
 
-    def __init__(self, metric: str, restores: bool) -> None:
-        self.metric, self.restores = metric, restores
+    def __init__(self, metric: str, restores: bool, tell: Callable[[int, float], None] | None) -> None:
+        self.metric, self.restores, self.tell = metric, restores, tell
         self.curve: list[float] = []
         self._best: dict[str, Tensor] = {}
 
@@ -88,16 +93,24 @@ class Progress(Callback):
         if self.restores and value > max(self.curve, default=-math.inf):
             self._best = {name: tensor.detach().clone() for name, tensor in pl_module.model.state_dict().items()}
         self.curve.append(value)
+        if self.tell is not None:
+            self.tell(len(self.curve), value)
 
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
         if self._best:
             pl_module.model.load_state_dict(self._best)
 
 
-def train(model: LNPModule, training: Windows, validation: Windows | None, settings: Any) -> list[float]:
+def train(
+    model: LNPModule,
+    training: Windows,
+    validation: Windows | None,
+    settings: Any,
+    tell: Callable[[int, float], None] | None = None,
+) -> list[float]:
     """Fit the module in place. Returns the held-out correlation of each epoch; the loss where nothing is held out."""
     monitor = "loss" if validation is None else "correlation"
-    progress = Progress(monitor, restores=validation is not None)
+    progress = Progress(monitor, restores=validation is not None, tell=tell)
     stop = EarlyStopping(
         monitor,
         min_delta=settings.min_delta,
