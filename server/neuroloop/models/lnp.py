@@ -25,6 +25,7 @@ Missing pixels (NaN, Inf) are held: the pixel keeps its last value, the mean bef
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -37,6 +38,8 @@ from neuroloop.models.lnp_parameters import LNPParameters, LNPSettings, make_par
 from neuroloop.models.lnp_state import LNPState
 from neuroloop.models.receptive_fields import Frame
 
+LARGEST_FRAME = 2**24  # values: 4096 x 4096 pixels
+
 F32 = NDArray[np.float32]
 
 
@@ -46,8 +49,9 @@ class LNP:
     cells: their names, or how many. frame: (channels, rows, columns) of the stimulus.
     parameters: any of `LNPParameters` by name; the rest are kernels of zeros, gain 1, bias 0, at the frame's centre.
 
-    >>> bank = LNP(["a", "b"], (1, 8, 8), LNPSettings(lags=5), space=space, time=time)
-    >>> rates = bank.predict(np.zeros((1, 8, 8), np.float32))  # (2,), expected spikes in this frame
+    >>> bank = LNP(["a", "b"], (1, 8, 8), LNPSettings(lags=5), bias=[0.0, 1.0])
+    >>> bank.predict(np.zeros((1, 8, 8)))  # expected spikes in this frame
+    array([0.6931472, 1.3132616], dtype=float32)
     """
 
     kind = "lnp"
@@ -193,9 +197,11 @@ def cell_names(cells: Sequence[str] | int) -> tuple[str, ...]:
 
 
 def check_frame_size(frame: Sequence[int]) -> Frame:
-    """(channels, rows, columns). Raises ModelError unless these are three numbers from 1 on."""
+    """(channels, rows, columns). Raises ModelError unless these are three numbers from 1 on, in bounds."""
     if len(frame) != 3 or min(frame) < 1:
         raise ModelError(f"frame: expected (channels, rows, columns), each at least 1, got {tuple(frame)}")
+    if math.prod(frame) > LARGEST_FRAME:
+        raise ModelError(f"frame: expected at most {LARGEST_FRAME} values, got {tuple(frame)}")
     return int(frame[0]), int(frame[1]), int(frame[2])
 
 

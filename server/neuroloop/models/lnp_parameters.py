@@ -14,7 +14,8 @@ stays zero.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -105,34 +106,41 @@ def shapes(settings: LNPSettings, cells: int, frame: Frame) -> dict[str, tuple[i
     }
 
 
-def blank(settings: LNPSettings, cells: int, frame: Frame) -> LNPParameters:
-    """Kernels of zeros at the centre of the frame, gain 1, bias 0."""
-    zeros = {name: np.zeros(shape, np.float32) for name, shape in shapes(settings, cells, frame).items()}
-    ones = {name: np.ones_like(zeros[name]) for name in ("gain", "softplus_a", "softplus_w", "scale")}
-    locations = np.tile(np.array(centre(frame), np.int64), (cells, 1))
-    return LNPParameters(**(zeros | ones | {"locations": locations}))  # type: ignore[arg-type]
-
-
-def make_parameters(settings: LNPSettings, cells: int, frame: Frame, given: dict[str, Any]) -> LNPParameters:
-    """The parameters that are given, and those of `blank` for the rest.
+def make_parameters(settings: LNPSettings, cells: int, frame: Frame, given: Mapping[str, Any]) -> LNPParameters:
+    """The parameters that are given; for the rest kernels of zeros at the centre of the frame, gain 1, bias 0.
 
     Raises ModelError, naming the parameter, for a name that is none, another shape, values that are not finite, or a
     scale that is not positive.
     """
     expected = shapes(settings, cells, frame)
-    parameters = blank(settings, cells, frame)
-    for name, value in given.items():
+    for name in given:
         if name not in expected:
             raise ModelError(f"LNP parameters: {name} is none; there are: {', '.join(expected)}")
-        array = np.asarray(value)
-        if array.shape != expected[name]:
-            raise ModelError(f"LNP parameter {name}: expected shape {expected[name]}, got {array.shape}")
-        if array.dtype.kind not in "iuf" or not np.isfinite(array).all():
-            raise ModelError(f"LNP parameter {name}: expected finite real numbers, got {array.dtype} with others")
-        dtype = np.int64 if name == "locations" else np.float32
-        parameters = replace(parameters, **{name: np.array(array, dtype=dtype, order="C")})  # type: ignore[arg-type]
+    # What is given is checked before anything is allocated: a file may claim any size.
+    checked = {name: _check(name, np.asarray(value), expected[name]) for name, value in given.items()}
+    rest = {name: _default(name, shape, frame) for name, shape in expected.items() if name not in checked}
+    parameters = LNPParameters(**checked, **rest)
     if not (parameters.scale > 0).all():
         raise ModelError(f"LNP parameter scale: expected values above 0, got {parameters.scale.tolist()}")
     if parameters.coupling.size and parameters.coupling[np.arange(cells), np.arange(cells)].any():
         raise ModelError("LNP parameter coupling: expected 0 from a cell to itself; its own spikes belong in history")
     return parameters
+
+
+def _check(name: str, array: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    """A copy in the type that the parameter has."""
+    if array.shape != shape:
+        raise ModelError(f"LNP parameter {name}: expected shape {shape}, got {array.shape}")
+    if array.dtype.kind not in "iuf":
+        raise ModelError(f"LNP parameter {name}: expected real numbers, got {array.dtype}")
+    with np.errstate(over="ignore", invalid="ignore"):
+        taken = np.array(array, dtype=np.int64 if name == "locations" else np.float32, order="C")
+    if not (np.isfinite(array).all() and np.isfinite(taken).all()):
+        raise ModelError(f"LNP parameter {name}: expected finite numbers within the range of float32")
+    return taken
+
+
+def _default(name: str, shape: tuple[int, ...], frame: Frame) -> NDArray[Any]:
+    if name == "locations":
+        return np.tile(np.array(centre(frame), np.int64), (shape[0], 1))
+    return np.full(shape, 1.0 if name in ("gain", "softplus_a", "softplus_w", "scale") else 0.0, np.float32)

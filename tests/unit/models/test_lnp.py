@@ -1,8 +1,10 @@
+import json
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+import safetensors.numpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -380,7 +382,8 @@ def test_counts_without_a_frame_are_refused():
     ("change", "message"),
     [
         ({"gain": np.ones(2)}, r"LNP parameter gain: expected shape \(3,\), got \(2,\)"),
-        ({"time": np.full((3, 2, 4), np.nan)}, "LNP parameter time: expected finite real numbers"),
+        ({"time": np.full((3, 2, 4), np.nan)}, "LNP parameter time: expected finite numbers"),
+        ({"gain": np.full(3, 1e300)}, "gain: expected finite numbers within the range of float32"),
         ({"scale": np.zeros(1)}, r"scale: expected values above 0, got \[0.0\]"),
         ({"locations": np.full((3, 2), 9)}, r"cell 0: expected a pixel of a frame of 5 x 6, got \(9, 9\)"),
         ({"speed": np.ones(3)}, "speed is none; there are: space, time"),
@@ -434,6 +437,29 @@ def test_bytes_that_are_no_bank_are_refused():
     for bad in (b"", b"\x80\x04pickle", good[:100], good[:-1], good.replace(b'"lnp"', b'"gnp"')):
         with pytest.raises(ModelError, match="LNP weights"):
             LNP.load(bad)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("frame", "[1, 1000000000, 1000000000]", "expected at most 16777216 values"),
+        ("settings", '{"lags": 1000000000000, "rank": 2, "kernel": [3, 3]}', "time: expected shape"),
+        ("settings", '{"lags": 0}', "settings: .*lags"),
+        ("cells", '["a", 3]', "expected a list of names"),
+        ("cells", "[]", "expected one or more different names"),
+    ],
+)
+def test_a_file_that_claims_what_it_does_not_hold_is_refused(key, value, message):
+    bank = make_bank(kernel=(3, 3))
+    metadata = {
+        "kind": "lnp",
+        "cells": json.dumps(bank.cells),
+        "frame": "[1, 5, 6]",
+        "settings": bank.settings.model_dump_json(),
+    }
+    data = safetensors.numpy.save(bank.parameters.arrays(), metadata | {key: value})
+    with pytest.raises(ModelError, match=message):
+        LNP.load(data)
 
 
 @given(st.binary(max_size=64))
