@@ -98,7 +98,7 @@ def check_settings(kind: str, model: type[BaseModel], settings: Mapping[str, Any
                 faults.append(f"{key}: unknown; {kind} has: {', '.join(model.model_fields)}")
             else:
                 faults.append(f"{key}: {fault['msg']}; got {fault['input']!r}")
-        raise ModelError(f"settings of decoder kind {kind!r}: " + "; ".join(faults)) from error
+        raise ModelError(f"settings of {kind!r}: " + "; ".join(faults)) from error
 
 
 def digest(decoder: Decoder) -> str:
@@ -127,8 +127,8 @@ class Encoder(Protocol):
         stimulus: a frame, or the window of all frames since the last call, oldest first.
         """
 
-    def learn(self, counts: Any) -> None:
-        """Take in the spikes of each cell, (cells,), in the frame predicted last; its stimulus is still there."""
+    def learn(self, stimulus: Any, counts: Any) -> None:
+        """Take the stimulus in as `predict` does, and learn from the spikes of each cell in it, (cells,)."""
 
     def reset(self) -> None:
         """A hole in the stimulus or a run's start: forget the frames and spikes before. What was learned stays."""

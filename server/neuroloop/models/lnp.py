@@ -8,9 +8,9 @@ projection is one product; where they are scattered, the pixels of each are gath
 Cost per frame: (pixels + lags) * cells * rank multiply-adds, and each kernel is read once. For 100 cells of rank 3 with
 30 x 15 x 15 kernels that is 77 000 multiply-adds over 0.34 MB: kernels and ring. Merely reading these takes 3.3
 microseconds on one core of an Intel Xeon (Sapphire Rapids), out of its second cache; `predict` takes 10, of which the
-projection is 5, the temporal kernels 2, the softplus 2 and the call 1. `learn` takes 24 more.
+projection is 5, the temporal kernels 2, the softplus 2 and the call 1. `adapt` takes 24 more.
 
-Online learning, `learn`, is a gradient step on the Poisson loss of the frame predicted last, on gain, bias, temporal
+Online learning, `adapt`, is a gradient step on the Poisson loss of the frame predicted last, on gain, bias, temporal
 kernels (through their normalisation), spike history and coupling. Spatial kernels stay, and with them the projections
 in the ring. With e = f'(z) (1 - n / f(z)) the slope of the loss at the drive z, I = f'(z)^2 / f(z) the Fisher
 information, and phi the gradient of z with respect to the parameters, the step is
@@ -113,11 +113,16 @@ class LNP:
         """
         self._state.observe(np.nan_to_num(self._check_counts(counts), nan=0.0))
 
-    def learn(self, counts: Any) -> None:
+    def adapt(self, counts: Any) -> None:
         """`observe`, after a gradient step on the counts; NaN for a cell that is not to learn."""
         padded = self._check_counts(counts)
         self._state.learn(padded)
         self._state.observe(np.nan_to_num(padded, nan=0.0))
+
+    def learn(self, stimulus: Any, counts: Any) -> None:
+        """`predict`, then `adapt`: of a frame whose spikes are known already."""
+        self.predict(stimulus)
+        self.adapt(counts)
 
     def reset(self) -> None:
         """A hole in the stimulus or a run's start: forget the frames and spikes before. What was learned stays."""

@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
+from neuroloop.compiled import kernel
 from neuroloop.models.nonlinearities import LARGEST
 
 LANES = 8  # cells are padded to a multiple: whole vectors of 256 bits, without scalar rests
@@ -22,7 +22,7 @@ STIMULUS, DRIVE, RATE = 5, 6, 7  # what the kernels make of the stimulus; the dr
 STEP, CELL_ROWS = 8, 9  # scratch of `learn`
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _take_in(frame: Any, top: int, left: int, height: int, width: int, mean: Any, inverse: Any, held: Any) -> int:
     """Standardise the box of a frame into held, (pixels + 1,); missing values keep what was there, and are counted."""
     missing, pixel = 0, 0
@@ -38,7 +38,7 @@ def _take_in(frame: Any, top: int, left: int, height: int, width: int, mean: Any
     return missing
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _weigh(values: Any, rows: Any, out: Any) -> None:
     """out = values @ rows. values: (rows,). rows: (rows, n). out: (n,)."""
     count, n = rows.shape
@@ -59,7 +59,7 @@ def _weigh(values: Any, rows: Any, out: Any) -> None:
             out[j] += v0 * rows[row, j]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _weigh_own(held: Any, index: Any, space: Any, gathered: Any, out: Any) -> None:
     """As `_weigh` for cells with pixels of their own: index (n, cells), space (n, rank, cells), out (rank, cells)."""
     rank, cells = out.shape
@@ -74,7 +74,7 @@ def _weigh_own(held: Any, index: Any, space: Any, gathered: Any, out: Any) -> No
                 out[r, n] += gathered[n] * space[q, r, n]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _recall(time: Any, ring: Any, newest: int, total: Any, drive: Any) -> None:
     """The temporal dot products. time, ring: (lags, rank, cells); oldest is the row after the newest of the ring."""
     lags, rank, cells = ring.shape
@@ -94,7 +94,7 @@ def _recall(time: Any, ring: Any, newest: int, total: Any, drive: Any) -> None:
             drive[n] += total[r, n]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _spike_drive(history: Any, coupling: Any, spikes: Any, latest: int, z: Any) -> None:
     """Add what earlier spikes do. history: (lags, cells); coupling: (lags, from, to); spikes: (lags, cells), a ring."""
     depth = spikes.shape[0]
@@ -111,7 +111,7 @@ def _spike_drive(history: Any, coupling: Any, spikes: Any, latest: int, z: Any) 
                     z[n] += count * coupling[lag, j, n]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _respond(exponential: bool, drive: Any, a: Any, b: Any, w: Any, rates: Any) -> None:
     """Rates of a bank. All: (cells,) float32; a = w = 1 and b = 0 for the plain softplus."""
     zero, largest = np.float32(0), np.float32(LARGEST)
@@ -125,7 +125,7 @@ def _respond(exponential: bool, drive: Any, a: Any, b: Any, w: Any, rates: Any) 
         rates[n] = w[n] * (max(v, zero) + tail)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _slopes(exponential: bool, drive: Any, a: Any, b: Any, w: Any, out: Any) -> None:
     """Derivatives of the rates with respect to the drives. All: (cells,) float32."""
     one, largest = np.float32(1), np.float32(LARGEST)
@@ -136,7 +136,7 @@ def _slopes(exponential: bool, drive: Any, a: Any, b: Any, w: Any, out: Any) -> 
             out[n] = w[n] * a[n] / (one + np.exp(-(a[n] * drive[n] + b[n])))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def step(
     frame: Any, box: Any, mean: Any, inverse: Any, held: Any,
     index: Any, space: Any, gathered: Any, ring: Any, newest: int, time: Any, total: Any,
@@ -149,7 +149,7 @@ def step(
     index: (pixels, cells), or (0, 0) where all cells read the box itself. ring: (lags, rank, cells), its row
     `newest` is written. cell: (rows, cells), see the constants above.
     """
-    missing = _take_in(frame, box[0], box[1], box[2], box[3], mean, inverse, held)
+    missing: int = _take_in(frame, box[0], box[1], box[2], box[3], mean, inverse, held)
     rank, cells = total.shape
     if index.shape[0] == 0:
         _weigh(held, space.reshape(space.shape[0], rank * cells), ring[newest].reshape(rank * cells))
@@ -165,7 +165,7 @@ def step(
     return missing
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def scale_time(raw: Any, normalize: bool, norm: Any, time: Any) -> None:
     """Temporal kernels as they are used. raw, time: (lags, rank, cells). norm: (cells,), 1 for kernels of zeros."""
     lags, rank, cells = raw.shape
@@ -184,13 +184,13 @@ def scale_time(raw: Any, normalize: bool, norm: Any, time: Any) -> None:
                 time[lag, r, n] = raw[lag, r, n] / norm[n]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _finite(change: Any) -> Any:
     """No change where it would be infinite or NaN: one frame beyond float32 must not spoil what was learned."""
     return change if abs(change) < np.float32(np.inf) else np.float32(0)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def learn(
     counts: Any, rate: float, ring: Any, newest: int, raw: Any, time: Any, norm: Any, normalize: bool,
     history: Any, coupling: Any, spikes: Any, latest: int, exponential: bool, cell: Any, energy: Any,

@@ -106,15 +106,15 @@ def test_the_state_comes_back_bit_for_bit_in_the_middle_of_a_stream(bank, seed):
     stimulus, counts = make_stimulus(bank, seed=seed)
     for t in range(5):
         bank.predict(stimulus[t])
-        bank.learn(counts[t])
+        bank.adapt(counts[t])
     bank.predict(stimulus[5])
     other = LNP(bank.cells, bank.frame, bank.settings)
     other.load_state_dict(bank.state_dict())
     for name, value in bank.state_dict().items():
         assert np.array_equal(other.state_dict()[name], value), name
     for t in range(5, 11):
-        bank.learn(counts[t])
-        other.learn(counts[t])
+        bank.adapt(counts[t])
+        other.adapt(counts[t])
         assert np.array_equal(bank.predict(stimulus[t + 1]), other.predict(stimulus[t + 1]))
 
 
@@ -131,7 +131,7 @@ def test_a_file_holds_the_bank_bit_for_bit(bank):
 def test_kernels_of_zeros_give_the_rate_at_rest(nonlinearity):
     bank = LNP(2, (1, 3, 3), LNPSettings(lags=3, nonlinearity=nonlinearity), bias=[0.0, 1.0])
     bank.predict(np.ones((1, 3, 3), np.float32))
-    bank.learn([1, 0])
+    bank.adapt([1, 0])
     rates = bank.predict(np.ones((1, 3, 3), np.float32))
     assert np.isfinite(rates).all()
     assert np.isfinite(bank.run(np.ones((4, 3, 3)))).all()
@@ -249,7 +249,7 @@ def test_reset_forgets_the_stimulus_and_keeps_what_was_learned():
     stimulus, counts = make_stimulus(bank)
     for frame, spikes in zip(stimulus, counts, strict=True):
         bank.predict(frame)
-        bank.learn(spikes)
+        bank.adapt(spikes)
     learned = bank.parameters.arrays()
     bank.reset()
     fresh = LNP(bank.cells, bank.frame, bank.settings, **learned)
@@ -278,7 +278,7 @@ def test_a_learning_step_goes_down_the_gradient_of_the_poisson_loss(nonlinearity
     stream(bank, stimulus[:-1], counts[:-1])
     before = {name: array.astype(np.float64) for name, array in bank.parameters.arrays().items()}
     bank.predict(stimulus[-1])
-    bank.learn(counts[-1])
+    bank.adapt(counts[-1])
     after = bank.parameters.arrays()
 
     def loss(**change):
@@ -319,7 +319,7 @@ def test_learning_online_finds_the_rates_of_a_cell_from_scratch():
     )  # fmt: skip
     for value, count in zip(stimulus, counts, strict=True):
         bank.predict(value)
-        bank.learn(count)
+        bank.adapt(count)
     assert np.corrcoef(bank.run(stimulus)[-1000:, 0], rates[-1000:, 0])[0, 1] > 0.97
 
 
@@ -328,17 +328,17 @@ def test_no_learning_rate_and_no_size_of_stimulus_makes_learning_diverge():
     stimulus, counts = make_stimulus(bank, frames=200)
     for frame, spikes in zip(1e4 * stimulus, counts, strict=True):
         assert np.isfinite(bank.predict(frame)).all()
-        bank.learn(spikes)
+        bank.adapt(spikes)
 
 
 def test_a_frame_beyond_single_precision_spoils_nothing_that_was_learned():
     bank = make_bank()
     stimulus, counts = make_stimulus(bank)
     bank.predict(np.full(bank.frame, 3e38, np.float32))
-    bank.learn(counts[0])
+    bank.adapt(counts[0])
     for frame, spikes in zip(stimulus, counts, strict=True):
         bank.predict(frame)
-        bank.learn(spikes)
+        bank.adapt(spikes)
     assert all(np.isfinite(array).all() for array in bank.parameters.arrays().values())
     assert np.isfinite(bank.predict(stimulus[0])).all()
 
@@ -347,7 +347,7 @@ def test_a_cell_whose_count_is_unknown_learns_nothing():
     bank = make_bank()
     before = bank.parameters
     bank.predict(make_stimulus(bank)[0][0])
-    bank.learn([np.nan, 5, 5])
+    bank.adapt([np.nan, 5, 5])
     assert bank.parameters.bias[0] == before.bias[0]
     assert np.array_equal(bank.parameters.time[0], before.time[0])
     assert bank.parameters.bias[1] != before.bias[1]
@@ -365,17 +365,17 @@ def test_counts_that_cannot_be_are_refused(counts, message):
     bank = make_bank()
     bank.predict(make_stimulus(bank)[0][0])
     with pytest.raises(ModelError, match=message):
-        bank.learn(counts)
+        bank.adapt(counts)
 
 
 def test_counts_without_a_frame_are_refused():
     bank = make_bank()
     with pytest.raises(ModelError, match="call predict first"):
-        bank.learn([0, 0, 0])
+        bank.adapt([0, 0, 0])
     bank.predict(make_stimulus(bank)[0][0])
-    bank.learn([0, 0, 0])
+    bank.adapt([0, 0, 0])
     with pytest.raises(ModelError, match="call predict first"):
-        bank.learn([0, 0, 0])
+        bank.adapt([0, 0, 0])
 
 
 @pytest.mark.parametrize(
@@ -487,3 +487,14 @@ def test_unit_norm_is_over_all_of_a_cells_weights():
 def test_streaming_imports_no_torch():
     program = "import sys, neuroloop.models.lnp; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_a_frame_with_its_spikes_teaches_as_its_prediction_and_then_the_spikes_do():
+    one, other = LNP(3, (1, 4, 4), LNPSettings(lags=3)), LNP(3, (1, 4, 4), LNPSettings(lags=3))
+    for frame, counts in zip(np.random.default_rng(0).standard_normal((5, 4, 4)), [[0, 1, 2]] * 5, strict=True):
+        one.predict(frame)
+        one.adapt(counts)
+        other.learn(frame, counts)
+    state, same = one.state_dict(), other.state_dict()
+    assert all(np.array_equal(state[name], same[name]) for name in state)
+    assert one.parameters.bias[2] != one.parameters.bias[0]
