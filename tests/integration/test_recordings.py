@@ -10,12 +10,18 @@ import yaml
 from tests.integration.conftest import streaming
 
 from neuroloop.configs import example
-from neuroloop_sources import CLASSES, SimulatorSettings, chain, play, run
+from neuroloop_sources import CLASSES, SimulatorSettings, chain, outlets, play, run
 from neuroloop_sources.loaders import open_source as open_recording
 
 FROM_THE_CLOCK = ("time", "age_ms", "latency_ms", "session")
 REFERENCE_FORM = {"rule": "sum", "normalize": "none"}
 HEADSET = yaml.safe_load(example("headset").read_text())["sessions"][0]
+
+
+@pytest.fixture(autouse=True)
+def _sources_wait_for_the_marker_inlet(monkeypatch):
+    """Every session here follows the markers, and misses labels that are sent before it does."""
+    monkeypatch.setattr(outlets, "MARKER_WAIT_S", 60.0)
 
 
 def player(recording, name, **options):
