@@ -15,16 +15,14 @@ from numpy.typing import NDArray
 from neuroloop.errors import ModelError
 from neuroloop.models import lnp_batch, lnp_losses
 from neuroloop.models.base import check_settings
-from neuroloop.models.class_rates import ClassRates, check_label
 from neuroloop.models.lnp_parameters import LNPSettings, make_parameters
-from neuroloop.models.maxrate import occurrences, readout_matrix, shares
+from neuroloop.models.maxrate import MaxRate
 from neuroloop.models.receptive_fields import centre, crop
 from neuroloop.signal.covariance import snapshot_of
 from neuroloop.signal.regression import solve
 from neuroloop.signal.rereference import apply
 
 F64 = NDArray[np.float64]
-Indices = NDArray[np.intp]
 
 
 def lrr_fit(
@@ -66,10 +64,11 @@ def lrr_apply(X: NDArray[Any], W: NDArray[Any]) -> F64:
 
 
 def maxrate_logits(rates: NDArray[Any], inputs: NDArray[Any], proportional: bool) -> F64:
-    """Logits, (batch, classes). rates: (*shape, classes). inputs: (batch, *shape)."""
-    share = shares(np.asarray(rates, dtype=np.float64).reshape(-1, np.shape(rates)[-1]).T)
-    matrix = readout_matrix(share, share.argmax(axis=0), proportional)
-    return np.asarray(inputs, dtype=np.float64).reshape(len(inputs), -1) @ matrix
+    """Logits, (batch, classes). rates: (*shape, classes). inputs: (batch, *shape), or (time, batch, *shape)."""
+    *shape, classes = np.shape(rates)
+    model = MaxRate.published([str(k) for k in range(classes)], shape, proportional=proportional)
+    model.set_rates(rates)
+    return model.predict_batch(inputs).values
 
 
 def maxrate_run(
@@ -86,43 +85,22 @@ def maxrate_run(
     (*shape, classes); assignments (*shape,); occurrences (classes,).
     Raises ModelError where the inputs have another shape, or a label is no class.
     """
-    features = int(np.prod(shape))
-    classes = tuple(str(k) for k in range(num_classes))
-    state = ClassRates.empty(num_classes, features)
+    model = MaxRate.published([str(k) for k in range(num_classes)], shape, decay)
     steps = []
     for inputs, labels in batches:
-        samples = _flatten(inputs, tuple(shape))
-        indices = np.array([check_label(int(label), classes) for label in labels])
-        if len(indices) != len(samples):
-            raise ModelError(f"labels: expected one for each of {len(samples)} inputs, got {len(indices)}")
-        trained = bool(state.counts.any())
-        logits = maxrate_logits(state.sums.T, samples, True) if trained else np.zeros((len(samples), num_classes))
-        for k in np.unique(indices):
-            members = samples[indices == k]
-            state = state.learn(members.mean(axis=0), int(k), decay * len(members), None, 0.0)
-        share = shares(state.sums)
-        assignments: Indices = share.argmax(axis=0)
+        logits = model.predict_batch(inputs).values
+        model.learn_batch(inputs, labels)
         steps.append(
             {
                 "pred": logits.argmax(axis=1),
                 "logits": logits,
-                "rates": state.sums.T.reshape(*shape, num_classes),
-                "proportions": share.T.reshape(*shape, num_classes),
-                "assignments": assignments.reshape(*shape),
-                "occurrences": occurrences(assignments, num_classes),
+                "rates": model.rates,
+                "proportions": model.proportions,
+                "assignments": model.assignments,
+                "occurrences": model.occurrences,
             }
         )
     return steps
-
-
-def _flatten(inputs: NDArray[Any], shape: tuple[int, ...]) -> F64:
-    """(batch, features) float64, averaged over a leading time axis where there is one."""
-    values = np.asarray(inputs, dtype=np.float64)
-    if values.ndim not in (len(shape) + 1, len(shape) + 2) or values.shape[values.ndim - len(shape) :] != shape:
-        raise ModelError(f"inputs: expected (batch, *{shape}) or (time, batch, *{shape}), got {values.shape}")
-    if values.ndim == len(shape) + 2:
-        values = values.mean(axis=0)
-    return values.reshape(len(values), -1)
 
 
 # LNP, as openretina's SingleCellSeparatedLNP computes it: one cell, no gain, no bias, losses summed.

@@ -39,6 +39,19 @@ class Scores:
     probability: F64
 
 
+@dataclass(slots=True)
+class BatchScores:
+    """The answers to a batch; see `Scores`.
+
+    values, probability: (batch, classes). index: (batch,), -1 where the decoder abstains. reason: one for each.
+    """
+
+    values: F64
+    index: NDArray[np.intp]
+    reason: list[str | None]
+    probability: F64
+
+
 @runtime_checkable
 class Decoder(Protocol):
     """A decoder that answers every bin and learns online."""

@@ -5,82 +5,91 @@ mean, however often the class was shown. With rule "sum" (the published one) it 
 wins.
 
 Forgetting: `decay` per sample of the same class, `s_k <- exp(-decay) s_k + x`; `half_life_s` per second of labelled
-time, of all classes alike. A value that is NaN counts as missing: it is replaced by the feature's mean in that class,
+time, of all classes alike. A value that is missing (NaN or infinite) is replaced by the feature's mean in that class,
 which leaves that mean as it was (in a class not seen yet, by the mean over the others, or 0).
 
-A `ClassRates` never changes; learning makes a new one, so a reader never sees half an update. O(features) per sample
-to add, O(features x classes) to copy.
+Changed in place, by one learner. The sums are float64; what readouts are made from, `rates`, is float32, as the samples
+of a session are: half the memory to go through at every sample, in vectors twice as long. It is always that of the
+sums, to the bit. O(features) per sample; O(features x classes) with a half-life.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from neuroloop.errors import ModelError
+from neuroloop.models.kernels import FORGOTTEN, add, derive
 
 F64 = NDArray[np.float64]
 Rule = Literal["mean", "sum"]
 
-FORGOTTEN = 1e-280  # weight of a class; below it the sums run out of digits, after some 900 half-lives
 
-
-@dataclass(frozen=True, eq=False, slots=True)
 class ClassRates:
-    """sums: (classes, features). weights: (classes,). counts: (classes,), labelled samples. missing: NaN values."""
+    """sums: (classes, features). weights: (classes,). counts: (classes,), labelled samples. missing: missing values.
 
-    sums: F64
-    weights: F64
-    counts: NDArray[np.int64]
-    missing: int = 0
+    rates: (classes, features) float32, by the rule; 0 for classes not seen. signed: whether a sum can be negative.
+    """
 
-    @staticmethod
-    def empty(classes: int, features: int) -> ClassRates:
-        return ClassRates(np.zeros((classes, features)), np.zeros(classes), np.zeros(classes, np.int64))
+    def __init__(self, classes: int, features: int, rule: Rule = "mean") -> None:
+        self.rule = rule
+        self.sums = np.zeros((classes, features))
+        self.weights = np.zeros(classes)
+        self.counts = np.zeros(classes, np.int64)
+        self.missing = 0
+        self.rates = np.zeros((classes, features), np.float32)
+        self.signed = False
 
     @property
     def seen(self) -> NDArray[np.bool_]:
         """Which classes have evidence: (classes,)."""
         return self.weights > FORGOTTEN
 
-    def rates(self, rule: Rule = "mean") -> F64:
-        """Rate of each feature in each class, (classes, features); 0 for classes not seen."""
-        if rule == "sum":
-            return self.sums.copy()
-        return self.sums / np.where(self.seen, self.weights, 1.0)[:, None]
+    def exact(self) -> F64:
+        """`rates` in float64."""
+        divisor = np.where(self.seen, 1.0 if self.rule == "sum" else self.weights, np.inf)
+        return self.sums / divisor[:, None]
 
     def baseline(self) -> F64:
         """Mean over the classes seen, each counting once: (features,)."""
         seen = self.seen
-        return self.rates()[seen].mean(axis=0) if seen.any() else np.zeros(self.sums.shape[1])
+        if not seen.any():
+            return np.zeros(self.sums.shape[1])
+        baseline: F64 = (self.sums[seen] / self.weights[seen, None]).mean(axis=0)
+        return baseline
 
     def only(self, features: NDArray[np.bool_]) -> ClassRates:
-        """Of some features: (features,), which ones."""
-        return replace(self, sums=self.sums[:, features])
+        """A copy for some features: (features,), which ones."""
+        part = ClassRates(len(self.weights), 0, self.rule)
+        part.sums = np.ascontiguousarray(self.sums[:, features])
+        part.rates = np.ascontiguousarray(self.rates[:, features])
+        part.weights, part.counts, part.signed = self.weights.copy(), self.counts.copy(), self.signed
+        return part
 
-    def learn(self, sample: F64, index: int, decay: float, half_life_s: float | None, duration_s: float) -> ClassRates:
-        """With one labelled sample more; sample: (features,) float64."""
-        holes = np.isnan(sample)
-        missing = int(np.count_nonzero(holes))
-        if missing:
-            mean = self.sums[index] / self.weights[index] if self.seen[index] else self.baseline()
-            sample = np.where(holes, mean, sample)
-        sums, weights, counts = self.sums.copy(), self.weights.copy(), self.counts.copy()
-        if half_life_s is not None:
-            kept = 0.5 ** (duration_s / half_life_s)
-            sums *= kept
-            weights *= kept
-        if decay > 0:
-            kept = float(np.exp(-decay))
-            sums[index] *= kept
-            weights[index] *= kept
-        sums[index] += sample
-        weights[index] += 1.0
-        counts[index] += 1
-        return ClassRates(sums, weights, counts, self.missing + missing)
+    def take(self, sums: NDArray[Any], weights: NDArray[Any], counts: NDArray[Any], missing: int = 0) -> None:
+        """Start from these."""
+        self.sums[:], self.weights[:], self.counts[:] = sums, weights, counts
+        self.missing, self.signed = missing, bool((self.sums < 0).any())
+        for k in range(len(self.weights)):
+            derive(self.sums[k], self.weights[k], self.rule == "sum", self.rates[k])
+
+    def learn(self, sample: NDArray[Any], index: int, kept: float, age: float) -> None:
+        """One labelled sample more: (features,), contiguous.
+
+        kept: what is left of the class's old samples, for the decay. age: what is left of those of every class.
+        Raises ModelError, and learns nothing, where every value is missing.
+        """
+        summed = self.rule == "sum"
+        self.took(*add(sample, index, kept, age, summed, self.sums, self.weights, self.counts, self.rates))
+
+    def took(self, missing: int, signed: bool) -> None:
+        """What `add` found in a sample. Raises ModelError where every value was missing, and nothing was added."""
+        if missing == self.sums.shape[1]:
+            raise ModelError(f"rates: all {missing} values are missing; nothing to learn")
+        self.missing += missing
+        self.signed |= signed
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -91,32 +100,13 @@ class ClassRates:
         }
 
 
-def restore(state: dict[str, Any], classes: int, features: int) -> ClassRates:
+def restore(state: dict[str, Any], classes: int, features: int, rule: Rule = "mean") -> ClassRates:
     """From a state dict. Raises ModelError where the shapes are those of another decoder, or values are not finite."""
     for name, expected in (("sums", (classes, features)), ("weights", (classes,)), ("counts", (classes,))):
         if np.shape(state[name]) != expected:
             raise ModelError(f"decoder state: expected {name} of shape {expected}, got {np.shape(state[name])}")
         if not np.isfinite(state[name]).all():
             raise ModelError(f"decoder state: {name} holds values that are not finite")
-    return ClassRates(
-        np.array(state["sums"], dtype=np.float64),
-        np.array(state["weights"], dtype=np.float64),
-        np.array(state["counts"], dtype=np.int64),
-        int(state["missing"]),
-    )
-
-
-def check_label(index: int, classes: tuple[str, ...]) -> int:
-    """The index. Raises ModelError, naming the classes, where it is none of theirs."""
-    if not 0 <= index < len(classes):
-        listed = ", ".join(f"{number} {name}" for number, name in enumerate(classes))
-        raise ModelError(f"label: {index} is no class; there are: {listed}")
-    return int(index)
-
-
-def check_sample(rates: NDArray[Any], features: int) -> F64:
-    """A rate vector as (features,) float64; infinities count as missing. Raises ModelError for another size."""
-    sample = np.asarray(rates, dtype=np.float64).reshape(-1)
-    if len(sample) != features:
-        raise ModelError(f"rates: expected {features} features, got {len(sample)}")
-    return np.where(np.isinf(sample), np.nan, sample) if np.isinf(sample).any() else sample
+    rates = ClassRates(classes, features, rule)
+    rates.take(state["sums"], state["weights"], state["counts"], int(state["missing"]))
+    return rates

@@ -18,26 +18,36 @@ by five folds of the first half of the recording: deviation 0.56, mean 0.49, non
 0.46, 0.44. On band power of EEG, deviation and mean both reach 1.00, none 0.67.
 
 A feature that was silent in every class is assigned to no class (-1) and dilutes none. A class that owns no feature is
-never the answer: its logit and probability are 0. The matrix of the logits is made when a sample is learned, so an
-answer costs one (features) x (features, classes) product.
+never the answer: its logit and probability are 0.
 
-After the MaxRate classifier of inferno; `neuroloop.reference` holds the published form, which differs in rule (a sum
-over samples, so that a frequent class wins), normalisation (none) and silent features (all owned by class 0).
+Cost: COST
+
+After the MaxRate classifier of inferno. `MaxRate.published` makes its form, which differs in rule (a sum over samples,
+so that a frequent class wins), normalisation (none) and silent features (all owned by class 0).
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from neuroloop.errors import ModelError
+from neuroloop.models import kernels
 from neuroloop.models.class_rates import ClassRates, Rule
-from neuroloop.models.online import ClassRateDecoder, OnlineSettings, Readout
+from neuroloop.models.online import ClassRateDecoder, OnlineSettings, mean_of_known
+from neuroloop.models.readout import Votes
 
 F64 = NDArray[np.float64]
 Indices = NDArray[np.intp]
+
+# Typed loosely, since the settings come as one tuple.
+_lesson: Any = kernels.lesson
+_vote: Any = kernels.vote
+_NORMALIZE = ("none", "mean", "deviation")
 
 
 class MaxRateSettings(OnlineSettings):
@@ -50,6 +60,9 @@ class MaxRateSettings(OnlineSettings):
         "deviation", description="deviation from the mean over the classes in standard units; divide by it; as it is"
     )
     proportional: bool = Field(True, description="weigh each feature by its share p of the class it is assigned to")
+    silent: Literal["none", "first"] = Field(
+        "none", description="who owns a feature that is silent in every class: none, or the first class, as published"
+    )
 
 
 class MaxRate(ClassRateDecoder):
@@ -59,49 +72,133 @@ class MaxRate(ClassRateDecoder):
     settings_model = MaxRateSettings
     settings: MaxRateSettings
 
+    def __init__(
+        self, classes: Sequence[str], features: int | Sequence[int], settings: MaxRateSettings | None = None
+    ) -> None:
+        chosen = settings or MaxRateSettings()
+        self._rule = chosen.rule
+        self._options: tuple[Any, ...] = (
+            chosen.rule == "sum",
+            _NORMALIZE.index(chosen.normalize),
+            chosen.proportional,
+            chosen.silent == "first",
+        )
+        super().__init__(classes, features, chosen)
+
+    @classmethod
+    def published(
+        cls,
+        classes: Sequence[str],
+        features: int | Sequence[int],
+        decay: float = 0.0,
+        proportional: bool = True,
+    ) -> MaxRate:
+        """The classifier as inferno computes it."""
+        return cls(
+            classes,
+            features,
+            MaxRateSettings(rule="sum", normalize="none", silent="first", decay=decay, proportional=proportional),
+        )
+
+    @property
+    def rates(self) -> F64:
+        """r: the rate of each feature in each class, (*shape, classes)."""
+        with self._lock:
+            return np.ascontiguousarray(self._rates.exact().T).reshape(*self.shape, -1)
+
+    def set_rates(self, rates: NDArray[Any]) -> None:
+        """Take over rates from elsewhere, (*shape, classes), each as that of one sample of its class.
+
+        Raises ModelError where they have another shape or are not finite.
+        """
+        given, expected = np.asarray(rates, dtype=np.float64), (*self.shape, len(self.classes))
+        if given.shape != expected or not np.isfinite(given).all():
+            raise ModelError(f"rates: expected finite values of shape {expected}, got {given.shape}")
+        known = ClassRates(len(self.classes), self.features, self._rates.rule)
+        known.take(given.reshape(self.features, -1).T, np.ones(len(self.classes)), np.ones(len(self.classes)))
+        with self._lock:
+            self._rates = known
+            self._publish(*self._readout(known))
+
+    @property
+    def proportions(self) -> F64:
+        """p: the rates over the sum of their magnitudes, (*shape, classes); 0 for a silent feature."""
+        rates = self.rates
+        total = np.abs(rates).sum(axis=-1, keepdims=True)
+        return rates / np.where(total > 0, total, 1.0)
+
     @property
     def assignments(self) -> Indices:
-        """The class that owns each feature, (features,); -1 for none."""
-        return assign(shares(self._snapshot.rates.rates(self.settings.rule)))
+        """a: the class that owns each feature, (*shape,); -1 for none."""
+        owners = self._votes.owners.astype(np.intp)
+        return np.where(owners < len(self.classes), owners, -1).reshape(self.shape)
 
-    def _readout(self, rates: ClassRates) -> Readout:
-        means = rates.rates()
-        share = shares(means if self.settings.rule == "mean" else rates.rates("sum"))
-        owners = assign(share)
-        owned = occurrences(owners, len(share))
-        matrix = readout_matrix(share, owners, self.settings.proportional)
-        bias = np.zeros(len(share))
-        level = np.abs(means[rates.seen]).mean(axis=0)
-        level[level == 0] = 1.0
-        if self.settings.normalize == "mean":
-            matrix /= level[:, None]
-        elif self.settings.normalize == "deviation":
-            matrix *= np.sqrt(owned) / np.sqrt(level)[:, None]
-            bias -= rates.baseline() @ matrix
-        return Readout(matrix, bias, owned > 0, speaks=(owners >= 0).astype(np.float64))
+    @property
+    def occurrences(self) -> Indices:
+        """n: how many features each class owns, (classes,)."""
+        return np.bincount(self._votes.owners.astype(np.intp), minlength=len(self.classes) + 1)[:-1]
 
+    @property
+    def _votes(self) -> Votes:
+        readout = self._published[0]
+        assert isinstance(readout, Votes)
+        return readout
 
-def shares(rates: F64) -> F64:
-    """p: each feature's rates over their sum, (classes, features), as `rates`; 0 for a silent feature."""
-    total = np.abs(rates).sum(axis=0)
-    return rates / np.where(total > 0, total, 1.0)
+    def _lesson(self, sample: NDArray[Any], index: int, duration_s: float) -> None:
+        rates, trials = self._rates, self._trials
+        before, reason, _ = self._published
+        assert isinstance(before, Votes)
+        after = self._blank(self.features, len(self.classes))
+        kept, age = self._left(1, duration_s)
+        missing, signed, seen, eligible, tested, trials.sharpness = _lesson(
+            sample,
+            index,
+            kept,
+            age,
+            rates.sums,
+            rates.weights,
+            rates.counts,
+            rates.rates,
+            rates.signed,
+            self._fitted and reason is None,
+            *before,
+            trials.logits,
+            trials.own,
+            trials.even,
+            trials.count,
+            trials.sharpness,
+            *self._options,
+            *after,
+        )
+        if tested:
+            trials.took(index)
+        rates.took(missing, signed)
+        self._publish(after, seen, eligible)
 
+    def _learn_batch(self, samples: F64, indices: list[int], duration_s: float) -> None:
+        if self.settings.rule == "mean":
+            super()._learn_batch(samples, indices, duration_s)
+            return
+        for sample, index in zip(samples, indices, strict=True):
+            self._observe(sample, index)
+        labels, rates, elapsed_s = np.array(indices), self._rates, len(indices) * duration_s
+        for index in sorted(set(indices)):
+            members = samples[labels == index]
+            holes = np.count_nonzero(~np.isfinite(members))
+            mean = mean_of_known(members)
+            rates.learn(mean, index, *self._left(len(members), elapsed_s))
+            rates.counts[index] += len(members) - 1
+            rates.missing += int(holes - np.count_nonzero(np.isnan(mean)))
+            elapsed_s = 0.0
+        self._publish(*self._readout(rates))
 
-def assign(share: F64) -> Indices:
-    """a: the class of the largest share, (features,); -1 for a silent feature. share: (classes, features)."""
-    return np.where(share.any(axis=0), share.argmax(axis=0), -1)
+    @staticmethod
+    def _blank(features: int, classes: int) -> Votes:
+        """To be filled in."""
+        return Votes(np.empty(features, np.uint32), np.empty((2, features), np.float32), np.empty(classes))
 
-
-def occurrences(owners: Indices, classes: int) -> Indices:
-    """How many features each class owns, (classes,)."""
-    return np.bincount(owners[owners >= 0], minlength=classes)
-
-
-def readout_matrix(share: F64, owners: Indices, proportional: bool) -> F64:
-    """Logits are `x @ matrix`, (features, classes): p, or 1, over the number of features that the class owns."""
-    classes, features = share.shape
-    matrix = np.zeros((features, classes))
-    owned = np.flatnonzero(owners >= 0)
-    votes = share[owners[owned], owned] if proportional else np.ones(len(owned))
-    matrix[owned, owners[owned]] = votes / occurrences(owners, classes)[owners[owned]]
-    return matrix
+    def _readout(self, rates: ClassRates) -> tuple[Votes, int, int]:
+        classes, features = rates.sums.shape
+        votes = self._blank(features, classes)
+        seen, eligible = _vote(rates.rates, rates.sums, rates.weights, rates.signed, *self._options, *votes)
+        return votes, seen, eligible

@@ -1,17 +1,20 @@
 """What decoders on class rates have in common: online learning, a linear readout, calibrated answers.
 
-A subclass turns `ClassRates` into a `Readout` when a sample is learned, so that an answer is one product of the rate
-vector with a (features, classes) matrix. All that a prediction needs is one immutable snapshot, exchanged in
-a single assignment: a reader in another thread sees the decoder before or after a sample, never in between.
+A subclass turns `ClassRates` into a readout when a sample is learned. The learner changes its class rates and trials in
+place, under a lock; what it publishes for the answers, the readout and the sharpness, is made anew (some 24 bytes per
+feature for MaxRate) and exchanged in a single assignment. So `predict` takes no lock, and a reader in another thread
+sees the decoder before or after a sample, never in between; arrays that it still holds stay as they were.
 
 A value that is missing (NaN or infinite) is left out: the answer is that of a decoder which never had the feature.
 """
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from operator import index as as_index
+from threading import Lock
 from typing import Any, ClassVar
 
 import numpy as np
@@ -20,12 +23,17 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from neuroloop.errors import ModelError
 from neuroloop.models import calibration, class_rates
-from neuroloop.models.answer import MISSING, SILENT, answer
-from neuroloop.models.base import Scores
-from neuroloop.models.calibration import Calibration
-from neuroloop.models.class_rates import ClassRates, check_label, check_sample
+from neuroloop.models.base import BatchScores, Scores
+from neuroloop.models.calibration import Trials
+from neuroloop.models.class_rates import ClassRates, Rule
+from neuroloop.models.kernels import MISSING, SILENT
+from neuroloop.models.readout import AnyReadout, Readout
 
 F64 = NDArray[np.float64]
+
+_F32, _F64 = np.dtype(np.float32), np.dtype(np.float64)
+_OUT_OF_RANGE = "out of range: the rates, or what was learned from them, exceed 1e37"
+_SILENT = "no evidence: every feature that speaks for a class is silent"
 
 
 class OnlineSettings(BaseModel):
@@ -39,122 +47,151 @@ class OnlineSettings(BaseModel):
     temperature: float | None = Field(None, gt=0, description="of the softmax; null fits it on past labelled trials")
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class Readout:
-    """Logits are `rates @ matrix + bias`. matrix: (features, classes). bias: (classes,).
-
-    eligible: (classes,), which classes can be the answer. reason: why there is no answer at all, or None.
-    speaks: (features,), 1 for features of which one must be active for an answer; empty where silence is evidence too.
-    """
-
-    matrix: F64
-    bias: F64
-    eligible: NDArray[np.bool_]
-    reason: str | None = None
-    speaks: F64 = field(default_factory=lambda: np.zeros(0))
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Snapshot:
-    rates: ClassRates
-    readout: Readout
-    calibration: Calibration
-
-
 class ClassRateDecoder(ABC):
-    """A decoder whose logits are linear in the rates and follow from the class rates."""
+    """A decoder whose logits are linear in the rates and follow from the class rates.
+
+    classes: their names. features: how many, or their shape, as (rows, columns) of an array of electrodes.
+    """
 
     kind: str
     settings_model: ClassVar[type[OnlineSettings]]
+    _rule: Rule = "mean"
 
-    def __init__(self, classes: Sequence[str], features: int, settings: OnlineSettings | None = None) -> None:
+    def __init__(
+        self, classes: Sequence[str], features: int | Sequence[int], settings: OnlineSettings | None = None
+    ) -> None:
         self.classes = tuple(classes)
-        self.features = features
+        self.shape = tuple(int(size) for size in np.atleast_1d(features))
+        self.features = math.prod(self.shape)
         self.settings = settings or self.settings_model.model_validate({})
-        empty = ClassRates.empty(len(self.classes), features)
-        self._snapshot = Snapshot(empty, self._untrained(empty), Calibration.empty(len(self.classes)))
-        readout = replace(self._snapshot.readout, reason=None)
-        self._answer(np.zeros(features, np.float32), readout, 0.0)  # compiles the kernel now, not at the first bin
+        self._flat = (self.features,)
+        self._decay = self.settings.decay
+        self._per_half_life = 0.0 if self.settings.half_life_s is None else 1.0 / self.settings.half_life_s
+        self._fitted = self.settings.temperature is None
+        self._sharpness = 0.0 if self.settings.temperature is None else 1.0 / self.settings.temperature
+        self._lock = Lock()
+        self._rates = ClassRates(len(self.classes), self.features, self._rule)
+        self._trials = Trials(len(self.classes))
+        self._published: tuple[AnyReadout, str | None, float]  # with the reason for no answer, and the sharpness
+        self._publish(*self._readout(self._rates))
+        self._warm_up()
 
     @abstractmethod
-    def _readout(self, rates: ClassRates) -> Readout:
-        """The readout once two classes have been seen; `rates` may cover some of the features only."""
+    def _readout(self, rates: ClassRates) -> tuple[AnyReadout, int, int]:
+        """The readout, how many classes were seen, and how many can be the answer.
+
+        `rates` may cover some of the features only. Where no class was seen, its logits are 0.
+        """
+
+    @property
+    def readout(self) -> Readout:
+        """What the answers follow from at this moment, as a matrix; arrays that never change."""
+        return self._published[0].dense()
 
     @property
     def temperature(self) -> float | None:
         """Of the softmax; None while nothing is known about it, and every class is equally probable."""
-        sharpness = self._sharpness(self._snapshot)
+        sharpness = self._published[2]
         return 1.0 / sharpness if sharpness > 0 else None
 
     def predict(self, rates: NDArray[Any]) -> Scores:
-        """The scores for a rate vector, (features,), of any real type."""
-        snapshot = self._snapshot
-        if not (isinstance(rates, np.ndarray) and rates.dtype == np.float32 and rates.shape == (self.features,)):
-            rates = check_sample(rates, self.features)
-        scores = self._answer(rates, snapshot.readout, self._sharpness(snapshot))
-        if scores is not None:
-            return scores
-        sample = check_sample(rates, self.features)
-        present = ~np.isnan(sample)
-        scores = self._answer(
-            sample[present], self._make_readout(snapshot.rates.only(present)), self._sharpness(snapshot)
-        )
-        assert scores is not None  # nothing is missing any more
-        return scores
+        """The scores for one rate vector, (features,) or of the decoder's shape, of any real type.
 
-    def _answer(self, sample: NDArray[Any], readout: Readout, sharpness: float) -> Scores | None:
-        """The answer of a readout; None where a value is missing."""
-        values, probability = np.zeros(len(self.classes)), np.zeros(len(self.classes))
-        if readout.reason is not None:
-            return Scores(values, None, readout.reason, probability)
-        outcome, index = answer(
-            sample, readout.matrix, readout.bias, readout.eligible, readout.speaks, sharpness, values, probability
-        )
+        Allocates its answer, two arrays of (classes,), and nothing else.
+        """
+        if not self._ready(rates):
+            rates = check_sample(rates, self.shape)
+        readout, reason, sharpness = self._published
+        values, probability = np.empty(len(self.classes)), np.empty(len(self.classes))
+        outcome, index = readout.answer(rates, sharpness, values, probability)
         if outcome == MISSING:
-            return None
-        if outcome == SILENT:
-            return Scores(values, None, "no evidence: every feature that speaks for a class is silent", probability)
-        threshold = self.settings.threshold
-        if threshold is not None and probability[index] < threshold:
-            reason = f"below threshold: {self.classes[index]} at {probability[index]:.2f}, {threshold:g} is asked"
-            return Scores(values, None, reason, probability)
-        return Scores(values, index, None, probability)
+            present = np.isfinite(rates)
+            with self._lock:
+                some, sharpness = self._rates.only(present), self._published[2]
+            readout, seen, eligible = self._readout(some)
+            reason = None if eligible >= 2 else self._why_not(some, seen)
+            outcome, index = readout.answer(rates[present], sharpness, values, probability)
+            if outcome == MISSING:
+                values[:], reason = 0.0, _OUT_OF_RANGE
+        if reason is not None:
+            probability[:] = 0.0
+        elif outcome == SILENT:
+            reason = _SILENT
+        elif self.settings.threshold is not None and probability[index] < self.settings.threshold:
+            asked = f"{self.settings.threshold:g} is asked"
+            reason = f"below threshold: {self.classes[index]} at {probability[index]:.2f}, {asked}"
+        return Scores(values, index if reason is None else None, reason, probability)
 
-    def learn(self, rates: NDArray[Any], label_index: int, duration_s: float = 1.0) -> None:
-        """Take in a rate vector, (features,), of a known class.
+    def predict_batch(self, inputs: NDArray[Any]) -> BatchScores:
+        """The scores for each of several inputs: (batch, *shape), or (time, batch, *shape), averaged over time.
+
+        Values that are missing at some times are left out of the average.
+        """
+        scores = [self.predict(sample) for sample in self._batch(inputs)]
+        size = (len(scores), len(self.classes))
+        return BatchScores(
+            np.array([one.values for one in scores]).reshape(size),
+            np.array([-1 if one.index is None else one.index for one in scores], dtype=np.intp),
+            [one.reason for one in scores],
+            np.array([one.probability for one in scores]).reshape(size),
+        )
+
+    def learn(self, rates: NDArray[Any], label: int | str, duration_s: float = 1.0) -> None:
+        """Take in one rate vector, (features,) or of the decoder's shape, of a known class, its index or its name.
 
         duration_s: seconds that it adds to the age of what was learned; see `half_life_s`.
-        Raises ModelError, and learns nothing, for an index of no class, another size, or values that are all missing.
+        Raises ModelError, and learns nothing, for a label of no class, another shape, or values that are all missing.
         """
-        index = check_label(label_index, self.classes)
-        sample = check_sample(rates, self.features)
-        if np.isnan(sample).all():
-            raise ModelError(f"rates: all {self.features} values are missing; nothing to learn")
-        snapshot = self._snapshot
-        readout, trials = snapshot.readout, snapshot.calibration
-        answerable = readout.reason is None and bool(readout.eligible[index])
-        if self.settings.temperature is None and answerable and np.isfinite(sample).all():
-            trials = trials.observe(sample @ readout.matrix + readout.bias, readout.eligible, index)
-        learned = snapshot.rates.learn(sample, index, self.settings.decay, self.settings.half_life_s, duration_s)
-        self._snapshot = Snapshot(learned, self._make_readout(learned), trials)
+        index = check_label(label, self.classes)
+        sample = rates if self._ready(rates) else check_sample(rates, self.shape)
+        with self._lock:
+            self._lesson(sample, index, duration_s)
+
+    def learn_batch(
+        self, inputs: NDArray[Any], labels: Sequence[int | str] | NDArray[Any], duration_s: float = 1.0
+    ) -> None:
+        """Take in several inputs: (batch, *shape), or (time, batch, *shape), averaged over time; labels: (batch,).
+
+        As if they were learned one after the other; by rule "sum" as published, all at once. duration_s: of each.
+        Raises ModelError, and learns nothing, as `learn` does.
+        """
+        samples = self._batch(inputs)
+        indices = [check_label(label, self.classes) for label in labels]
+        if len(indices) != len(samples):
+            raise ModelError(f"labels: expected one for each of {len(samples)} inputs, got {len(indices)}")
+        empty = np.flatnonzero(~np.isfinite(samples).any(axis=1))
+        if len(empty):
+            raise ModelError(f"inputs: all {self.features} values of number {empty[0]} are missing; nothing to learn")
+        with self._lock:
+            self._learn_batch(samples, indices, duration_s)
+
+    def _learn_batch(self, samples: F64, indices: list[int], duration_s: float) -> None:
+        for sample, index in zip(samples, indices, strict=True):
+            self._lesson(sample, index, duration_s)
+
+    def _lesson(self, sample: NDArray[Any], index: int, duration_s: float) -> None:
+        """Learn one sample, (features,), as `_ready` has it, and publish."""
+        self._observe(sample, index)
+        self._rates.learn(sample, index, *self._left(1, duration_s))
+        self._publish(*self._readout(self._rates))
 
     def reset(self) -> None:  # noqa: B027 - no subclass has to drop anything
         """Nothing to drop: an answer depends on its own rate vector alone."""
 
     def learned(self) -> dict[str, int]:
         """Labelled samples of each class so far."""
-        return dict(zip(self.classes, self._snapshot.rates.counts.tolist(), strict=True))
+        return dict(zip(self.classes, self._rates.counts.tolist(), strict=True))
 
     @property
     def missing(self) -> int:
         """Values among the learned ones that were missing."""
-        return self._snapshot.rates.missing
+        return self._rates.missing
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that an answer depends on, the settings included."""
-        snapshot = self._snapshot
         about = {"kind": self.kind, "classes": list(self.classes), "settings": self.settings.model_dump(mode="json")}
-        return about | snapshot.rates.state_dict() | snapshot.calibration.state_dict()
+        with self._lock:
+            return about | self._rates.state_dict() | self._trials.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what another decoder learned; the settings stay this one's.
@@ -165,31 +202,117 @@ class ClassRateDecoder(ABC):
             if state.get(name) != expected:
                 raise ModelError(f"decoder state: expected {name} {expected!r}, got {state.get(name)!r}")
         try:
-            rates = class_rates.restore(state, len(self.classes), self.features)
+            rates = class_rates.restore(state, len(self.classes), self.features, self._rule)
             trials = calibration.restore(state, len(self.classes))
         except KeyError as error:
             raise ModelError(f"decoder state: {error.args[0]} is missing") from error
-        self._snapshot = Snapshot(rates, self._make_readout(rates), trials)
+        with self._lock:
+            self._rates, self._trials = rates, trials
+            self._publish(*self._readout(rates))
 
-    def _sharpness(self, snapshot: Snapshot) -> float:
-        temperature = self.settings.temperature
-        return snapshot.calibration.sharpness if temperature is None else 1.0 / temperature
-
-    def _make_readout(self, rates: ClassRates) -> Readout:
-        """The subclass's readout, or the reason why there cannot be one."""
-        if np.count_nonzero(rates.seen) < 2:
-            return self._untrained(rates)
-        readout = self._readout(rates)
-        if np.count_nonzero(readout.eligible) >= 2:
-            return readout
-        return replace(readout, reason="no evidence: fewer than two classes have a feature that speaks for them")
-
-    def _untrained(self, rates: ClassRates) -> Readout:
-        seen = [name for name, known in zip(self.classes, rates.seen, strict=True) if known]
-        shape = rates.sums.shape
-        return Readout(
-            np.zeros(shape[::-1]),
-            np.zeros(shape[0]),
-            np.zeros(shape[0], np.bool_),
-            f"untrained: labels seen of {len(seen)} classes{f' ({seen[0]})' if seen else ''}; two are needed",
+    def _ready(self, rates: Any) -> bool:
+        """Whether a kernel can take this as it is, without compiling for another kind of array."""
+        return (
+            type(rates) is np.ndarray
+            and rates.shape == self._flat
+            and (rates.dtype is _F32 or rates.dtype is _F64)
+            and rates.flags.carray
         )
+
+    def _batch(self, inputs: NDArray[Any]) -> F64:
+        """(batch, features) float64."""
+        values, axes = as_real(inputs, "inputs"), len(self.shape)
+        if values.ndim not in (axes + 1, axes + 2) or values.shape[values.ndim - axes :] != self.shape:
+            raise ModelError(
+                f"inputs: expected (batch, *{self.shape}) or (time, batch, *{self.shape}), got {values.shape}"
+            )
+        values = values.astype(np.float64)
+        if values.ndim == axes + 2:
+            values = mean_of_known(values)
+        return values.reshape(len(values), self.features)
+
+    def _observe(self, sample: NDArray[Any], index: int) -> None:
+        """The calibration's part of a labelled trial: how it would have been answered."""
+        readout, reason, _ = self._published
+        if not self._fitted or reason is not None:
+            return
+        values, probability = np.empty(len(self.classes)), np.empty(len(self.classes))
+        if readout.answer(sample, 0.0, values, probability)[0] != MISSING:
+            self._trials.observe(values, probability, index)
+
+    def _left(self, count: int, duration_s: float) -> tuple[float, float]:
+        """What so many samples leave of a class's older ones, and what their time leaves of everything learned."""
+        return math.exp(-self._decay * count), 0.5 ** (duration_s * self._per_half_life)
+
+    def _publish(self, readout: AnyReadout, seen: int, eligible: int) -> None:
+        """By one assignment, which is what a reader in another thread sees."""
+        reason = None if eligible >= 2 else self._why_not(self._rates, seen)
+        sharpness = self._trials.sharpness if self._fitted else self._sharpness
+        self._published = (readout, reason, sharpness)
+
+    def _why_not(self, rates: ClassRates, seen: int) -> str:
+        """The reason why fewer than two classes can be the answer."""
+        if seen >= 2:
+            return "no evidence: fewer than two classes have a feature that speaks for them"
+        names = [name for name, known in zip(self.classes, rates.seen, strict=True) if known]
+        known = f"labels seen of {len(names)} classes{f' ({names[0]})' if names else ''}"
+        return f"untrained: {known}; two are needed"
+
+    def _warm_up(self) -> None:
+        """Compile, or load, what a bin and a lesson run, for both types of input."""
+        published, rates, trials = self._published, self._rates, self._trials
+        self._rates = ClassRates(len(self.classes), self.features, self._rule)
+        self._trials = Trials(len(self.classes))
+        for dtype in (_F32, _F64):
+            sample = np.ones(self.features, dtype)
+            self._lesson(sample, 0, 1.0)
+            self.predict(sample)
+        self._published, self._rates, self._trials = published, rates, trials
+
+
+def mean_of_known(values: F64) -> F64:
+    """Mean over the first axis of what is not missing; NaN where everything is."""
+    known = np.isfinite(values)
+    count = known.sum(axis=0)
+    total = np.where(known, values, 0.0).sum(axis=0)
+    mean: F64 = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
+    return mean
+
+
+def check_label(label: int | str, classes: tuple[str, ...]) -> int:
+    """The index of a class, from itself or its name. Raises ModelError, naming the classes, where it is none."""
+    if type(label) is int and 0 <= label < len(classes):
+        return label
+    if isinstance(label, str):
+        index = classes.index(label) if label in classes else -1
+    else:
+        try:
+            index = as_index(label)
+        except TypeError:
+            index = -1
+    if not 0 <= index < len(classes):
+        listed = ", ".join(f"{number} {name}" for number, name in enumerate(classes))
+        raise ModelError(f"label: {label} is no class; there are: {listed}")
+    return index
+
+
+def as_real(values: Any, name: str) -> NDArray[Any]:
+    """As an array. Raises ModelError unless it holds booleans, integers or floats."""
+    array = np.asarray(values)
+    if array.dtype.kind not in "biuf":
+        raise ModelError(f"{name}: expected real numbers, got {array.dtype}")
+    return array
+
+
+def check_sample(rates: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    """A rate vector as the kernels take it: (features,), contiguous, float32 or float64.
+
+    rates: of the shape, or flat. Raises ModelError for another shape, or what is not real numbers.
+    """
+    values, features = as_real(rates, "rates"), math.prod(shape)
+    if values.shape not in (shape, (features,)):
+        if len(shape) == 1 and values.ndim == 1:
+            raise ModelError(f"rates: expected {features} features, got {len(values)}")
+        raise ModelError(f"rates: expected shape {shape}, got {values.shape}")
+    dtype = _F32 if values.dtype == _F32 else _F64
+    return np.require(values.reshape(features), dtype, ["C", "A", "W"])

@@ -15,7 +15,8 @@ import numpy as np
 from pydantic import Field
 
 from neuroloop.models.class_rates import ClassRates
-from neuroloop.models.online import ClassRateDecoder, OnlineSettings, Readout
+from neuroloop.models.online import ClassRateDecoder, OnlineSettings
+from neuroloop.models.readout import Readout
 
 
 class PoissonSettings(OnlineSettings):
@@ -33,7 +34,7 @@ class Poisson(ClassRateDecoder):
     settings_model = PoissonSettings
     settings: PoissonSettings
 
-    def _readout(self, rates: ClassRates) -> Readout:
+    def _readout(self, rates: ClassRates) -> tuple[Readout, int, int]:
         duration, smoothing = self.settings.duration_s, self.settings.smoothing
         seen, baseline = rates.seen, np.maximum(rates.baseline(), 0.0)
         weights = rates.weights[:, None]
@@ -43,4 +44,5 @@ class Poisson(ClassRateDecoder):
         bias = -duration * np.where(known, smoothed, 0.0).sum(axis=1)
         if self.settings.prior == "frequency":
             bias[seen] += np.log(rates.weights[seen] / rates.weights[seen].sum())
-        return Readout(np.ascontiguousarray(matrix.T), bias, seen)
+        count = int(np.count_nonzero(seen))
+        return Readout(np.ascontiguousarray(matrix.T), bias, seen), count, count

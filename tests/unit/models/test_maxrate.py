@@ -139,6 +139,16 @@ def test_a_missing_feature_is_left_out_of_the_answer(hole):
     np.testing.assert_allclose(scores.values, without.predict(np.array([8.0, 1.0, 1.0])).values)
 
 
+def test_rates_beyond_all_bounds_are_no_evidence_and_break_nothing():
+    model = decoder(*TUNED)
+    assert np.isfinite(model.predict(np.array([1e308, -1e308, 1e308])).values).all()
+    model.learn(np.array([1e300, 1.0, 1.0]), 0)
+    scores = model.predict(np.array([1.0, 1.0, 1.0]))
+    assert scores.index is None
+    assert scores.reason.startswith("out of range")
+    assert not scores.values.any()
+
+
 def test_an_answer_to_nothing_but_missing_values_is_none():
     scores = decoder(*TUNED).predict(np.full(3, NAN))
     assert scores.index is None
@@ -277,3 +287,133 @@ def test_an_input_that_is_silent_throughout_is_no_evidence(normalize):
     scores = model.predict(np.zeros(3))
     assert scores.index is None
     assert "silent" in scores.reason
+
+
+# As a library
+
+
+def test_features_may_have_a_shape_and_classes_be_named():
+    model = MaxRate(CLASSES, (2, 3))
+    grid = np.arange(18.0).reshape(3, 2, 3)[::-1].copy()
+    grid[0, 0, 0], grid[1, 0, 1], grid[2, 0, 2] = 90, 90, 90
+    for rates, name in zip(grid, CLASSES, strict=True):
+        model.learn(rates, name)
+    assert model.assignments.shape == (2, 3)
+    assert model.assignments[0].tolist() == [0, 1, 2]
+    assert model.rates.shape == model.proportions.shape == (2, 3, 3)
+    assert model.occurrences.sum() == 6
+    assert model.predict(grid[1]).index == model.predict(grid[1].reshape(-1)).index == 1
+    with pytest.raises(ModelError, match=r"expected shape \(2, 3\), got \(3, 2\)"):
+        model.predict(np.zeros((3, 2)))
+
+
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.int64, np.float32, np.float64])
+def test_batches_are_answered_row_by_row(dtype):
+    model, inputs = MaxRate(CLASSES, 3), np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0, 0]], dtype)
+    model.learn_batch(inputs[:3], ["left", "right", "up"])
+    scores = model.predict_batch(inputs)
+    assert scores.index.tolist() == [0, 1, 2, -1]
+    assert scores.reason[:3] == [None] * 3
+    assert scores.reason[3].startswith("no evidence")
+    assert scores.values.shape == scores.probability.shape == (4, 3)
+    for row, one in enumerate(inputs):
+        assert np.array_equal(scores.values[row], model.predict(one).values)
+
+
+def test_a_time_axis_is_averaged_over_what_is_not_missing():
+    model = decoder(*TUNED)
+    steps = np.array([[[9.0, 1, 1], [1, 1, 1]], [[7.0, 1, NAN], [3, 9, 1]]])
+    averaged = np.array([[8.0, 1, 1], [2, 5, 1]])
+    np.testing.assert_array_equal(model.predict_batch(steps).values, model.predict_batch(averaged).values)
+    over_time = decoder(*TUNED)
+    model.learn_batch(averaged, [0, 1])
+    over_time.learn_batch(steps, [0, 1])
+    np.testing.assert_array_equal(over_time.rates, model.rates)
+
+
+def test_an_empty_batch_has_no_answers_and_teaches_nothing():
+    model = decoder(*TUNED)
+    assert model.predict_batch(np.zeros((0, 3))).values.shape == (0, 3)
+    model.learn_batch(np.zeros((0, 3)), [])
+    assert sum(model.learned().values()) == 3
+
+
+@pytest.mark.parametrize("rule", ["mean", "sum"])
+@pytest.mark.parametrize(
+    ("inputs", "labels", "message"),
+    [
+        (np.ones((2, 4)), [0, 1], r"inputs: expected \(batch, \*\(3,\)\) or .*, got \(2, 4\)"),
+        (np.ones(3), [0], r"got \(3,\)"),
+        (np.ones((2, 3)), [0, 3], "label: 3 is no class; there are: 0 left, 1 right, 2 up"),
+        (np.ones((2, 3)), ["left", "down"], "label: down is no class; there are: 0 left"),
+        (np.ones((2, 3)), [0], "labels: expected one for each of 2 inputs, got 1"),
+        (np.array([[1, 2, 3], [NAN, NAN, np.inf]]), [0, 1], "all 3 values of number 1 are missing"),
+        (np.ones((2, 3), complex), [0, 1], "inputs: expected real numbers, got complex128"),
+    ],
+)
+def test_a_batch_that_is_wrong_in_part_teaches_nothing(rule, inputs, labels, message):
+    model = decoder(*TUNED, rule=rule)
+    before = model.state_dict()["sums"]
+    with pytest.raises(ModelError, match=message):
+        model.learn_batch(inputs, labels)
+    assert np.array_equal(model.state_dict()["sums"], before)
+
+
+@pytest.mark.parametrize("rule", ["mean", "sum"])
+def test_missing_values_of_a_batch_are_counted(rule):
+    model = decoder(*TUNED, rule=rule)
+    model.learn_batch(np.array([[NAN, 1, 9], [NAN, 1, 7], [9, np.inf, 1]]), [2, 2, 0])
+    assert model.missing == 3
+    assert model.learned() == {"left": 2, "right": 1, "up": 3}
+    assert np.isfinite(model.rates).all()
+
+
+def test_the_published_rule_adds_the_mean_of_each_class_of_a_batch():
+    model = MaxRate.published(CLASSES, 2, decay=0.5)
+    model.learn_batch(np.array([[2.0, 4.0], [4.0, 0.0], [8.0, 8.0]]), [0, 0, 2])
+    model.learn_batch(np.array([[1.0, 1.0], [3.0, 3.0]]), [0, 0])
+    np.testing.assert_allclose(model.rates[:, 0], np.exp(-1.0) * np.array([3.0, 2.0]) + 2.0)
+    np.testing.assert_allclose(model.rates[:, 2], 8.0)
+    assert model.learned() == {"left": 4, "right": 0, "up": 1}
+
+
+def test_a_half_life_ages_a_batch_by_the_time_of_all_its_samples():
+    model = MaxRate(CLASSES, 1, MaxRateSettings(rule="sum", half_life_s=2.0))
+    model.learn_batch(np.array([[8.0]]), [0], duration_s=1.0)
+    model.learn_batch(np.array([[1.0], [3.0], [5.0], [7.0]]), [0, 1, 1, 2], duration_s=0.5)
+    np.testing.assert_allclose(model.rates[0], [8.0 / 2 + 1.0, 4.0, 7.0])
+
+
+def test_silent_features_go_to_the_first_class_where_that_is_asked_for():
+    samples = [([4, 1, 0, 0], 0), ([1, 6, 0, 0], 1)]
+    assert decoder(*samples, silent="first").assignments.tolist() == [0, 1, 0, 0]
+    diluted = decoder(*samples, silent="first", normalize="none").predict(np.array([4.0, 4.0, 0.0, 0.0]))
+    np.testing.assert_allclose(diluted.values, [4 * 0.8 / 3, 4 * 6 / 7, 0.0], rtol=1e-6)
+
+
+def test_rates_from_elsewhere_are_taken_over():
+    taught = decoder(*TUNED)
+    model = MaxRate(CLASSES, 3)
+    model.set_rates(taught.rates)
+    asked = np.array([3.0, 5.0, 1.0])
+    assert np.array_equal(model.predict(asked).values, taught.predict(asked).values)
+    with pytest.raises(ModelError, match=r"expected finite values of shape \(3, 3\), got \(3, 2\)"):
+        model.set_rates(np.zeros((3, 2)))
+
+
+def test_negative_rates_are_told_apart_by_their_magnitudes():
+    model = decoder(([-8, 2], 0), ([-2, 6], 1), classes=("left", "right"))
+    assert model.assignments.tolist() == [1, 1]
+    np.testing.assert_allclose(model.proportions[0], [-0.8, -0.2])
+    np.testing.assert_allclose(
+        model.readout.bias @ [0, 1], -(-0.2 * -5 / np.sqrt(5) + 0.75 * 4 / 2) / np.sqrt(2), rtol=1e-6
+    )
+
+
+def test_the_decoder_gives_its_readout_as_a_matrix():
+    model = decoder(*TUNED)
+    matrix, bias, eligible = model.readout
+    asked = np.array([3.0, 5.0, 1.0])
+    np.testing.assert_allclose(asked @ matrix + bias, model.predict(asked).values, rtol=1e-12)
+    assert matrix.shape == (3, 3)
+    assert eligible.tolist() == [True] * 3
