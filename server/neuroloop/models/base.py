@@ -62,8 +62,8 @@ class Decoder(Protocol):
     def predict(self, rates: NDArray[np.floating[Any]]) -> Scores:
         """The scores for a rate vector, (features,)."""
 
-    def learn(self, rates: NDArray[np.floating[Any]], label_index: int, duration_s: float = 1.0) -> None:
-        """Take in a rate vector of a known class. duration_s: the time that it adds to the age of what was learned."""
+    def learn(self, rates: NDArray[np.floating[Any]], label: int, duration_s: float = 1.0) -> None:
+        """Take in a rate vector of a class, its index. duration_s: what it adds to the age of what was learned."""
 
     def reset(self) -> None:
         """A hole in the input or a run's start: drop what depends on the bins before. What was learned stays."""

@@ -45,16 +45,14 @@ class Trials:
         self.count = 0
         self.sharpness = 0.0
 
-    def observe(self, logits: F64, probability: F64, label: int) -> None:
-        """One trial more, the oldest forgotten; logits: (classes,). probability: 0 where a class cannot be the answer.
+    def observe(self, logits: F64, eligible: F64, label: int) -> None:
+        """One trial more, the oldest forgotten; logits: (classes,). eligible: 0 where a class cannot be the answer.
 
         A label that could not have been the answer is no test of the decoder and is left out.
         """
-        if probability[label] == 0.0:
+        if eligible[label] == 0.0:
             return
-        self.sharpness = observe(
-            logits, probability, label, self.logits, self.own, self.even, self.count, self.sharpness
-        )
+        self.sharpness = observe(logits, eligible, label, self.logits, self.own, self.even, self.count, self.sharpness)
         self.took(label)
 
     def took(self, label: int) -> None:

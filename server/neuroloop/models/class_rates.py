@@ -30,7 +30,8 @@ Rule = Literal["mean", "sum"]
 class ClassRates:
     """sums: (classes, features). weights: (classes,). counts: (classes,), labelled samples. missing: missing values.
 
-    rates: (classes, features) float32, by the rule; 0 for classes not seen. signed: whether a sum can be negative.
+    rates: (classes, features) float32, by the rule; 0 for classes not seen.
+    signed: whether a sample was ever negative; where none was, a sum of magnitudes is a sum.
     """
 
     def __init__(self, classes: int, features: int, rule: Rule = "mean") -> None:
@@ -68,10 +69,10 @@ class ClassRates:
         part.weights, part.counts, part.signed = self.weights.copy(), self.counts.copy(), self.signed
         return part
 
-    def take(self, sums: NDArray[Any], weights: NDArray[Any], counts: NDArray[Any], missing: int = 0) -> None:
+    def take(self, sums: NDArray[Any], weights: NDArray[Any], counts: NDArray[Any]) -> None:
         """Start from these."""
         self.sums[:], self.weights[:], self.counts[:] = sums, weights, counts
-        self.missing, self.signed = missing, bool((self.sums < 0).any())
+        self.signed = bool((self.sums < 0).any())
         for k in range(len(self.weights)):
             derive(self.sums[k], self.weights[k], self.rule == "sum", self.rates[k])
 
@@ -97,6 +98,7 @@ class ClassRates:
             "weights": self.weights.copy(),
             "counts": self.counts.copy(),
             "missing": self.missing,
+            "signed": self.signed,
         }
 
 
@@ -108,5 +110,6 @@ def restore(state: dict[str, Any], classes: int, features: int, rule: Rule = "me
         if not np.isfinite(state[name]).all():
             raise ModelError(f"decoder state: {name} holds values that are not finite")
     rates = ClassRates(classes, features, rule)
-    rates.take(state["sums"], state["weights"], state["counts"], int(state["missing"]))
+    rates.take(state["sums"], state["weights"], state["counts"])
+    rates.missing, rates.signed = int(state["missing"]), bool(state["signed"]) or rates.signed
     return rates

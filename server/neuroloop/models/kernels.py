@@ -26,17 +26,18 @@ _BIAS, _MANTISSA = np.int32(127), np.int32(23)
 
 
 @njit(nogil=True, error_model="numpy")
-def softmax(values: Any, eligible: Any, sharpness: float, spoken: bool, probability: Any) -> tuple[int, int]:
+def _softmax(values: Any, eligible: Any, sharpness: float, spoken: bool, probability: Any) -> tuple[int, int]:
+    """Returns what came of it, and the best class. eligible: more than 0 for classes that can be the answer."""
     best, silent = -1, True
     for k in range(len(values)):
         silent &= values[k] == 0.0
-        if eligible[k] and (best < 0 or values[k] > values[best]):
+        if eligible[k] > 0 and (best < 0 or values[k] > values[best]):
             best = k
     silent |= not spoken
     total = 0.0
     for k in range(len(values)):
         probability[k] = 0.0
-        if eligible[k]:
+        if eligible[k] > 0:
             probability[k] = 1.0 if silent else np.exp((values[k] - values[best]) * sharpness)
             total += probability[k]
     if best >= 0:
@@ -49,6 +50,7 @@ def softmax(values: Any, eligible: Any, sharpness: float, spoken: bool, probabil
 def answer_by_product(
     rates: Any, matrix: Any, bias: Any, eligible: Any, sharpness: float, values: Any, probability: Any
 ) -> tuple[int, int]:
+    """See `Readout`."""
     features, classes = matrix.shape
     for k in range(classes):
         values[k] = bias[k]
@@ -59,32 +61,40 @@ def answer_by_product(
         if x != 0.0:
             for k in range(classes):
                 values[k] += x * matrix[i, k]
-    return softmax(values, eligible, sharpness, True, probability)
+    return _softmax(values, eligible, sharpness, True, probability)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def answer_by_votes(
     rates: Any, owners: Any, terms: Any, scale: Any, sharpness: float, values: Any, probability: Any
 ) -> tuple[int, int]:
+    """See `Votes`."""
+    if not _tally(rates, owners, terms, scale, values):
+        return MISSING, -1
+    spoken = False
+    for i in range(len(owners)):
+        if rates[i] != 0 and owners[i] < len(scale):
+            spoken = True
+            break
+    return _softmax(values, scale, sharpness, spoken, probability)
+
+
+@njit(nogil=True, error_model="numpy")
+def _tally(rates: Any, owners: Any, terms: Any, scale: Any, values: Any) -> bool:
+    """Logits into `values`; whether no rate is missing."""
     features, classes = len(owners), len(scale)
     votes, centers = terms[0], terms[1]
     total, deviation = np.zeros(classes + 1), np.empty(features)
-    for i in range(features):
+    for i in range(features):  # apart from the additions, which are no vector instructions
         deviation[i] = np.float64(votes[i]) * (np.float64(rates[i]) - np.float64(centers[i]))
     for i in range(features):
         total[owners[i]] += deviation[i]
-    # A value that is not finite makes the total of its owner, or of the features without one, so too.
-    for k in range(classes + 1):
-        if not np.isfinite(total[k]):
-            return MISSING, -1
+    # A rate that is not finite makes the total of its owner, or of the features without one, so too.
+    finite = np.isfinite(total[classes])
     for k in range(classes):
         values[k] = scale[k] * total[k]
-    spoken = False
-    for i in range(features):
-        if rates[i] != 0 and owners[i] < classes:
-            spoken = True
-            break
-    return softmax(values, scale, sharpness, spoken, probability)
+        finite &= np.isfinite(total[k])
+    return bool(finite)
 
 
 @njit(nogil=True, error_model="numpy", fastmath={"contract", "nnan", "nsz"})
@@ -158,7 +168,7 @@ def expectations(logits: Any, labels: Any) -> Any:
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def fit_sharpness(logits: Any, own: Any, even: Any, trials: int, start: float) -> float:
-    """The b of the module's head, of the first so many trials.
+    """The b of `calibration`, over the first so many trials.
 
     logits: (classes, >= trials) float32, the largest of each trial 0, -inf where a class could not be the answer.
     own, even: (>= trials,), see `expectations`. start: a first guess; 0 for none.
@@ -196,16 +206,17 @@ def fit_sharpness(logits: Any, own: Any, even: Any, trials: int, start: float) -
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def observe(
-    values: Any, probability: Any, label: int, logits: Any, own: Any, even: Any, count: int, sharpness: float
+    values: Any, eligible: Any, label: int, logits: Any, own: Any, even: Any, count: int, sharpness: float
 ) -> float:
+    """Put a trial into the ring of `Trials`; returns the sharpness with it."""
     classes, capacity = logits.shape
     slot = count % capacity
     largest = -np.inf
     for k in range(classes):
-        if probability[k] > 0.0:
+        if eligible[k] > 0.0:
             largest = max(largest, values[k])
     for k in range(classes):
-        logits[k, slot] = max(values[k] - largest, -1e30) if probability[k] > 0.0 else -np.inf
+        logits[k, slot] = max(values[k] - largest, -1e30) if eligible[k] > 0.0 else -np.inf
     own[slot], even[slot] = _expectation(logits, slot, label)
     filled = min(count + 1, capacity)
     return fit_sharpness(logits, own, even, filled, sharpness)
@@ -296,15 +307,15 @@ def vote(
     for k in range(classes):
         seen += 1 if weights[k] > FORGOTTEN else 0
     votes, center = terms[0], terms[1]
-    scratch = np.empty((2, features), np.float32)
-    total, level = scratch[0], scratch[1]
+    total, level = np.empty(features, np.float32), center
     _compare(rates, total, votes, owners)
     if normalize != 0 and (summed or signed):
+        level = np.empty(features, np.float32)
         _average(sums, weights, seen, center, level)
     else:
         share = np.float32(1.0 / max(seen, 1))
         for i in range(features):
-            center[i] = level[i] = total[i] * share
+            center[i] = total[i] * share
     nobody = np.uint32(0 if silent_first and seen else classes)
     for i in range(features):
         owners[i] = owners[i] if total[i] > _ZERO else nobody
@@ -340,11 +351,12 @@ def _compare(rates: Any, total: Any, best: Any, owners: Any) -> None:
     Two classes at a time: what a feature has so far is then loaded and stored half as often.
     """
     classes, features = rates.shape
+    row = rates[0]
     for i in range(features):
-        total[i] = 0.0
-        best[i] = -np.inf
+        total[i] = abs(row[i])
+        best[i] = row[i]
         owners[i] = 0
-    for k in range(0, classes - 1, 2):
+    for k in range(1, classes - 1, 2):
         one, other, first, second = rates[k], rates[k + 1], np.uint32(k), np.uint32(k + 1)
         for i in range(features):
             r, q = one[i], other[i]
@@ -356,10 +368,10 @@ def _compare(rates: Any, total: Any, best: Any, owners: Any) -> None:
             largest = q if q > largest else largest
             best[i] = largest
             owners[i] = owner
-    if classes % 2:
-        one, first = rates[classes - 1], np.uint32(classes - 1)
+    if classes % 2 == 0:
+        row, first = rates[classes - 1], np.uint32(classes - 1)
         for i in range(features):
-            r = one[i]
+            r = row[i]
             total[i] += abs(r)
             owners[i] = first if r > best[i] else owners[i]
             best[i] = r if r > best[i] else best[i]
@@ -406,19 +418,19 @@ def lesson(
     terms: Any,
     scale: Any,
 ) -> tuple[int, bool, int, int, bool, float]:
-    """`answer_by_votes`, `observe`, `add` and `vote` in one call, which saves three and what Python does in between.
+    """The logits of `answer_by_votes`, `observe`, `add` and `vote` in one call: 2 us less than one after the other.
 
     tested: whether the trial is one for the calibration. voters, voices, weighing: the owners, terms and scale that
     answer it; those after it are filled in.
     Returns what `add` and `vote` do; then whether the calibration took the trial, and the sharpness.
     """
-    classes = len(weights)
-    if tested:
-        scratch = np.empty((2, classes))
-        outcome, _ = answer_by_votes(sample, voters, voices, weighing, 0.0, scratch[0], scratch[1])
-        tested = outcome != MISSING and scratch[1, index] > 0.0
+    if tested and weighing[index] > 0.0:
+        values = np.empty(len(weights))
+        tested = _tally(sample, voters, voices, weighing, values)
         if tested:
-            sharpness = observe(scratch[0], scratch[1], index, logits, own, even, count, sharpness)
+            sharpness = observe(values, weighing, index, logits, own, even, count, sharpness)
+    else:
+        tested = False
     missing, negative = add(sample, index, kept, age, summed, sums, weights, counts, rates)
     signed |= negative
     seen, eligible = vote(

@@ -20,7 +20,13 @@ by five folds of the first half of the recording: deviation 0.56, mean 0.49, non
 A feature that was silent in every class is assigned to no class (-1) and dilutes none. A class that owns no feature is
 never the answer: its logit and probability are 0.
 
-Cost: COST
+Cost, at 1024 features and 10 classes. An answer is a multiplication and an addition to memory per feature. A lesson
+answers once for the calibration, fits that (see `calibration`), and derives p, a and m of every feature from the rates
+of all classes: features x classes float32, 40 KB, read once, with six vector operations for every eight of them, then a
+division, a square root and another division per feature. That is some 8000 vector operations for the rates, 8000 for
+the calibration and 4000 scalar additions to memory: about 5 us at 3 GHz with AVX2, of which 1.3 us compare the rates,
+1.2 us fit, 2.1 us are two answers. Measured on one core of a Xeon at 3 GHz, `predict` and `learn` together: 12.4 us at
+best, 15 us in the median on a machine with other work; what is not in the kernels is Python calling them.
 
 After the MaxRate classifier of inferno. `MaxRate.published` makes its form, which differs in rule (a sum over samples,
 so that a frequent class wins), normalisation (none) and silent features (all owned by class 0).
@@ -37,6 +43,7 @@ from pydantic import Field
 
 from neuroloop.errors import ModelError
 from neuroloop.models import kernels
+from neuroloop.models.calibration import Trials
 from neuroloop.models.class_rates import ClassRates, Rule
 from neuroloop.models.online import ClassRateDecoder, OnlineSettings, mean_of_known
 from neuroloop.models.readout import Votes
@@ -107,7 +114,7 @@ class MaxRate(ClassRateDecoder):
             return np.ascontiguousarray(self._rates.exact().T).reshape(*self.shape, -1)
 
     def set_rates(self, rates: NDArray[Any]) -> None:
-        """Take over rates from elsewhere, (*shape, classes), each as that of one sample of its class.
+        """Start anew from rates of elsewhere, (*shape, classes), each as that of one sample of its class.
 
         Raises ModelError where they have another shape or are not finite.
         """
@@ -117,7 +124,7 @@ class MaxRate(ClassRateDecoder):
         known = ClassRates(len(self.classes), self.features, self._rates.rule)
         known.take(given.reshape(self.features, -1).T, np.ones(len(self.classes)), np.ones(len(self.classes)))
         with self._lock:
-            self._rates = known
+            self._rates, self._trials = known, Trials(len(self.classes))
             self._publish(*self._readout(known))
 
     @property

@@ -65,7 +65,8 @@ class ClassRateDecoder(ABC):
         self.features = math.prod(self.shape)
         self.settings = settings or self.settings_model.model_validate({})
         self._flat = (self.features,)
-        self._decay = self.settings.decay
+        self._threshold = self.settings.threshold or 0.0
+        self._kept = math.exp(-self.settings.decay)
         self._per_half_life = 0.0 if self.settings.half_life_s is None else 1.0 / self.settings.half_life_s
         self._fitted = self.settings.temperature is None
         self._sharpness = 0.0 if self.settings.temperature is None else 1.0 / self.settings.temperature
@@ -117,8 +118,8 @@ class ClassRateDecoder(ABC):
             probability[:] = 0.0
         elif outcome == SILENT:
             reason = _SILENT
-        elif self.settings.threshold is not None and probability[index] < self.settings.threshold:
-            asked = f"{self.settings.threshold:g} is asked"
+        elif self._threshold and probability[index] < self._threshold:
+            asked = f"{self._threshold:g} is asked"
             reason = f"below threshold: {self.classes[index]} at {probability[index]:.2f}, {asked}"
         return Scores(values, index if reason is None else None, reason, probability)
 
@@ -236,13 +237,13 @@ class ClassRateDecoder(ABC):
         readout, reason, _ = self._published
         if not self._fitted or reason is not None:
             return
-        values, probability = np.empty(len(self.classes)), np.empty(len(self.classes))
-        if readout.answer(sample, 0.0, values, probability)[0] != MISSING:
-            self._trials.observe(values, probability, index)
+        values, even = np.empty(len(self.classes)), np.empty(len(self.classes))
+        if readout.answer(sample, 0.0, values, even)[0] != MISSING:  # at sharpness 0: 0 only where not eligible
+            self._trials.observe(values, even, index)
 
     def _left(self, count: int, duration_s: float) -> tuple[float, float]:
         """What so many samples leave of a class's older ones, and what their time leaves of everything learned."""
-        return math.exp(-self._decay * count), 0.5 ** (duration_s * self._per_half_life)
+        return self._kept**count, 0.5 ** (duration_s * self._per_half_life)
 
     def _publish(self, readout: AnyReadout, seen: int, eligible: int) -> None:
         """By one assignment, which is what a reader in another thread sees."""

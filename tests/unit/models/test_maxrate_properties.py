@@ -14,8 +14,9 @@ from neuroloop.models.poisson import Poisson, PoissonSettings
 
 CLASSES, FEATURES = ("left", "right", "up"), 5
 
-# Spikes counted in half a second, in hertz; whole numbers of them, so that ties are exact in any precision.
-COUNTS = hnp.arrays(np.float64, FEATURES, elements=st.integers(0, 20).map(lambda count: 2.0 * count))
+# Spikes counted in half a second, in hertz; whole numbers, so that ties are exact in any precision. Some are negative,
+# as features of other kinds can be.
+COUNTS = hnp.arrays(np.float64, FEATURES, elements=st.integers(-4, 20).map(lambda count: 2.0 * max(count, -1)))
 LESSONS = st.lists(st.tuples(COUNTS, st.integers(0, 2)), min_size=1, max_size=25)
 FORGETTING = st.fixed_dictionaries(
     {"decay": st.sampled_from([0.0, 0.3]), "half_life_s": st.sampled_from([None, 3.0])},
@@ -56,7 +57,8 @@ def oracle(lessons, asked, *, rule, normalize, proportional, silent, decay, half
     # The decoder compares in float32: what differs by less is a tie, and goes to the lowest.
     a = np.where(total > 0, (p > p.max(axis=0) - 1e-6).argmax(axis=0), 0 if silent == "first" else -1)
     center = means[seen].mean(axis=0)
-    level = np.where(np.abs(center) > 0, np.abs(center), 1)
+    level = np.abs(means[seen]).mean(axis=0)
+    level[level == 0] = 1
     logits = np.zeros(3)
     for k in range(3):
         own = a == k
