@@ -260,14 +260,18 @@ class ClassRateDecoder(ABC):
         return f"untrained: {known}; two are needed"
 
     def _warm_up(self) -> None:
-        """Compile, or load, what a bin and a lesson run, for both types of input."""
+        """Compile, or load, what a bin and a lesson run in a session, whose rates are float32; 5 s the first time.
+
+        Other types of input compile at their first use.
+        """
         published, rates, trials = self._published, self._rates, self._trials
         self._rates = ClassRates(len(self.classes), self.features, self._rule)
         self._trials = Trials(len(self.classes))
-        for dtype in (_F32, _F64):
-            sample = np.ones(self.features, dtype)
-            self._lesson(sample, 0, 1.0)
-            self.predict(sample)
+        sample = np.ones(self.features, np.float32)
+        for index in range(len(self.classes)):
+            self._lesson(sample, index, 1.0)
+        self._lesson(sample, 0, 1.0)  # the first that two classes have gone before: a trial for the calibration
+        self.predict(sample)
         self._published, self._rates, self._trials = published, rates, trials
 
 
