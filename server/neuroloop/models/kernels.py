@@ -66,29 +66,29 @@ def answer_by_product(
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def answer_by_votes(
-    rates: Any, owners: Any, terms: Any, scale: Any, sharpness: float, values: Any, probability: Any
+    rates: Any, terms: Any, scale: Any, sharpness: float, values: Any, probability: Any
 ) -> tuple[int, int]:
     """See `Votes`."""
-    if not _tally(rates, owners, terms, scale, values):
+    if not _tally(rates, terms, scale, values):
         return MISSING, -1
     spoken = False
-    for i in range(len(owners)):
-        if rates[i] != 0 and owners[i] < len(scale):
+    for i in range(len(rates)):
+        if rates[i] != 0 and terms[0, i] < len(scale):
             spoken = True
             break
     return _softmax(values, scale, sharpness, spoken, probability)
 
 
 @njit(nogil=True, error_model="numpy")
-def _tally(rates: Any, owners: Any, terms: Any, scale: Any, values: Any) -> bool:
+def _tally(rates: Any, terms: Any, scale: Any, values: Any) -> bool:
     """Logits into `values`; whether no rate is missing."""
-    features, classes = len(owners), len(scale)
-    votes, centers = terms[0], terms[1]
+    features, classes = len(rates), len(scale)
+    owners, votes, centers = terms[0], terms[1], terms[2]
     total, deviation = np.zeros(classes + 1), np.empty(features)
     for i in range(features):  # apart from the additions, which are no vector instructions
         deviation[i] = np.float64(votes[i]) * (np.float64(rates[i]) - np.float64(centers[i]))
     for i in range(features):
-        total[owners[i]] += deviation[i]
+        total[np.uint32(owners[i])] += deviation[i]
     # A rate that is not finite makes the total of its owner, or of the features without one, so too.
     finite = np.isfinite(total[classes])
     for k in range(classes):
@@ -297,16 +297,15 @@ def vote(
     normalize: int,
     proportional: bool,
     silent_first: bool,
-    owners: Any,
     terms: Any,
     scale: Any,
 ) -> tuple[int, int]:
-    """Fill owners, terms and scale of `Votes`. Returns how many classes were seen, and how many own a feature."""
+    """Fill terms and scale of `Votes`. Returns how many classes were seen, and how many own a feature."""
     classes, features = rates.shape
     seen = 0
     for k in range(classes):
         seen += 1 if weights[k] > FORGOTTEN else 0
-    votes, center = terms[0], terms[1]
+    owners, votes, center = terms[0], terms[1], terms[2]
     total, level = np.empty(features, np.float32), center
     _compare(rates, total, votes, owners)
     if normalize != 0 and (summed or signed):
@@ -316,7 +315,7 @@ def vote(
         share = np.float32(1.0 / max(seen, 1))
         for i in range(features):
             center[i] = total[i] * share
-    nobody = np.uint32(0 if silent_first and seen else classes)
+    nobody = np.float32(0 if silent_first and seen else classes)
     for i in range(features):
         owners[i] = owners[i] if total[i] > _ZERO else nobody
     if proportional:
@@ -324,7 +323,7 @@ def vote(
             votes[i] /= total[i] if total[i] > _ZERO else _ONE
     else:
         for i in range(features):
-            votes[i] = _ONE if owners[i] < classes else _ZERO
+            votes[i] = _ONE if owners[i] < np.float32(classes) else _ZERO
     if normalize == 1:
         for i in range(features):
             votes[i] /= level[i] if level[i] > _ZERO else _ONE
@@ -335,7 +334,7 @@ def vote(
         center[:] = 0
     counts = np.zeros(classes + 1, np.int64)
     for i in range(features):
-        counts[owners[i]] += 1
+        counts[np.uint32(owners[i])] += 1
     eligible = 0
     for k in range(classes):
         n = np.float64(counts[k])
@@ -357,7 +356,7 @@ def _compare(rates: Any, total: Any, best: Any, owners: Any) -> None:
         best[i] = row[i]
         owners[i] = 0
     for k in range(1, classes - 1, 2):
-        one, other, first, second = rates[k], rates[k + 1], np.uint32(k), np.uint32(k + 1)
+        one, other, first, second = rates[k], rates[k + 1], np.float32(k), np.float32(k + 1)
         for i in range(features):
             r, q = one[i], other[i]
             total[i] += abs(r) + abs(q)
@@ -369,7 +368,7 @@ def _compare(rates: Any, total: Any, best: Any, owners: Any) -> None:
             best[i] = largest
             owners[i] = owner
     if classes % 2 == 0:
-        row, first = rates[classes - 1], np.uint32(classes - 1)
+        row, first = rates[classes - 1], np.float32(classes - 1)
         for i in range(features):
             r = row[i]
             total[i] += abs(r)
@@ -402,7 +401,6 @@ def lesson(
     rates: Any,
     signed: bool,
     tested: bool,
-    voters: Any,
     voices: Any,
     weighing: Any,
     logits: Any,
@@ -414,26 +412,23 @@ def lesson(
     normalize: int,
     proportional: bool,
     silent_first: bool,
-    owners: Any,
     terms: Any,
     scale: Any,
 ) -> tuple[int, bool, int, int, bool, float]:
     """The logits of `answer_by_votes`, `observe`, `add` and `vote` in one call: 2 us less than one after the other.
 
-    tested: whether the trial is one for the calibration. voters, voices, weighing: the owners, terms and scale that
-    answer it; those after it are filled in.
+    tested: whether the trial is one for the calibration. voices, weighing: the terms and scale that answer it;
+    those at the end are filled in.
     Returns what `add` and `vote` do; then whether the calibration took the trial, and the sharpness.
     """
     if tested and weighing[index] > 0.0:
         values = np.empty(len(weights))
-        tested = _tally(sample, voters, voices, weighing, values)
+        tested = _tally(sample, voices, weighing, values)
         if tested:
             sharpness = observe(values, weighing, index, logits, own, even, count, sharpness)
     else:
         tested = False
     missing, negative = add(sample, index, kept, age, summed, sums, weights, counts, rates)
     signed |= negative
-    seen, eligible = vote(
-        rates, sums, weights, signed, summed, normalize, proportional, silent_first, owners, terms, scale
-    )
+    seen, eligible = vote(rates, sums, weights, signed, summed, normalize, proportional, silent_first, terms, scale)
     return missing, signed, seen, eligible, tested, sharpness

@@ -25,8 +25,8 @@ answers once for the calibration, fits that (see `calibration`), and derives p, 
 of all classes: features x classes float32, 40 KB, read once, with six vector operations for every eight of them, then a
 division, a square root and another division per feature. That is some 8000 vector operations for the rates, 8000 for
 the calibration and 4000 scalar additions to memory: about 5 us at 3 GHz with AVX2, of which 1.3 us compare the rates,
-1.2 us fit, 2.1 us are two answers. Measured on one core of a Xeon at 3 GHz, `predict` and `learn` together: 12.4 us at
-best, 15 us in the median on a machine with other work; what is not in the kernels is Python calling them.
+1.2 us fit, 2.1 us are two answers. Measured on one core of a Xeon at 3 GHz, `predict` and `learn` together: 12.1 us at
+best, 14.4 us in the median on a machine with other work; what is not in the kernels is Python calling them.
 
 After the MaxRate classifier of inferno. `MaxRate.published` makes its form, which differs in rule (a sum over samples,
 so that a frequent class wins), normalisation (none) and silent features (all owned by class 0).
@@ -137,13 +137,13 @@ class MaxRate(ClassRateDecoder):
     @property
     def assignments(self) -> Indices:
         """a: the class that owns each feature, (*shape,); -1 for none."""
-        owners = self._votes.owners.astype(np.intp)
+        owners = self._votes.terms[0].astype(np.intp)
         return np.where(owners < len(self.classes), owners, -1).reshape(self.shape)
 
     @property
     def occurrences(self) -> Indices:
         """n: how many features each class owns, (classes,)."""
-        return np.bincount(self._votes.owners.astype(np.intp), minlength=len(self.classes) + 1)[:-1]
+        return np.bincount(self._votes.terms[0].astype(np.intp), minlength=len(self.classes) + 1)[:-1]
 
     @property
     def _votes(self) -> Votes:
@@ -202,7 +202,7 @@ class MaxRate(ClassRateDecoder):
     @staticmethod
     def _blank(features: int, classes: int) -> Votes:
         """To be filled in."""
-        return Votes(np.empty(features, np.uint32), np.empty((2, features), np.float32), np.empty(classes))
+        return Votes(np.empty((3, features), np.float32), np.empty(classes))
 
     def _readout(self, rates: ClassRates) -> tuple[Votes, int, int]:
         classes, features = rates.sums.shape

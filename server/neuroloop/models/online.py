@@ -1,7 +1,7 @@
 """What decoders on class rates have in common: online learning, a linear readout, calibrated answers.
 
 A subclass turns `ClassRates` into a readout when a sample is learned. The learner changes its class rates and trials in
-place, under a lock; what it publishes for the answers, the readout and the sharpness, is made anew (some 24 bytes per
+place, under a lock; what it publishes for the answers, the readout and the sharpness, is made anew (12 bytes per
 feature for MaxRate) and exchanged in a single assignment. So `predict` takes no lock, and a reader in another thread
 sees the decoder before or after a sample, never in between; arrays that it still holds stay as they were.
 

@@ -62,24 +62,22 @@ class Readout(NamedTuple):
 class Votes(NamedTuple):
     """The module's second form.
 
-    owners: (features,), the number of classes where a feature has no owner. terms: (2, features), vote and center.
+    terms: (3, features), owner, vote and center; the owner of a feature that has none is the number of classes.
     scale: (classes,), 0 for a class that owns no feature, which cannot be the answer.
     """
 
-    owners: NDArray[np.uint32]
     terms: NDArray[np.float32]
     scale: F64
 
     def answer(self, rates: NDArray[Any], sharpness: float, values: F64, probability: F64) -> tuple[int, int]:
         """See `AnyReadout`. Where every feature that has an owner is silent, there is no evidence."""
-        outcome: tuple[int, int] = answer_by_votes(
-            rates, self.owners, self.terms, self.scale, sharpness, values, probability
-        )
+        outcome: tuple[int, int] = answer_by_votes(rates, self.terms, self.scale, sharpness, values, probability)
         return outcome
 
     def dense(self) -> Readout:
-        features, classes = len(self.owners), len(self.scale)
+        owners, votes, centers = self.terms
+        features, classes = len(owners), len(self.scale)
         matrix = np.zeros((features, classes + 1))
-        matrix[np.arange(features), self.owners] = self.terms[0]
+        matrix[np.arange(features), owners.astype(np.intp)] = votes
         matrix = matrix[:, :classes] * self.scale
-        return Readout(matrix, -(self.terms[1] @ matrix), self.scale > 0)
+        return Readout(matrix, -(centers @ matrix), self.scale > 0)
