@@ -1,17 +1,16 @@
 """The answer of a linear readout on a device, for decoders on class rates (`maxrate`, `poisson`).
 
-The same as the kernel in `answer`, with static shapes, so that it can follow the chain's graph or take many rate
+As the kernels in `models.kernels`, with static shapes, so that it can follow the chain's graph or take many rate
 vectors at once. Numbers are float64 as there: a readout is small, and logits are differences of large sums.
 """
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from neuroloop.models.answer import ANSWERED, MISSING, SILENT
-from neuroloop.models.online import Readout
+from neuroloop.models.kernels import ANSWERED, MISSING, SILENT
+from neuroloop.models.readout import Readout
 
 
 class TorchReadout(nn.Module):
@@ -40,22 +39,25 @@ class TorchReadout(nn.Module):
         self.register_buffer("indices", torch.arange(classes))
 
     @torch.no_grad()
-    def load(self, readout: Readout, sharpness: float = 1.0) -> None:
-        """Use this readout from the next call on. sharpness: 1 over the temperature of the softmax."""
+    def load(self, readout: Readout, sharpness: float = 1.0, needs_evidence: bool = False) -> None:
+        """Use this readout from the next call on.
+
+        sharpness: 1 over the temperature of the softmax. needs_evidence: whether silence of all features that speak for
+        a class is no answer, as for `maxrate`.
+        """
         self.matrix.copy_(torch.from_numpy(readout.matrix))
         self.bias.copy_(torch.from_numpy(readout.bias))
         self.eligible.copy_(torch.from_numpy(readout.eligible))
-        self.needs_evidence.fill_(len(readout.speaks) > 0)
-        speaks = readout.speaks != 0 if len(readout.speaks) else np.zeros(len(self.speaks), np.bool_)
-        self.speaks.copy_(torch.from_numpy(speaks))
+        self.needs_evidence.fill_(needs_evidence)
+        self.speaks.copy_(torch.from_numpy((readout.matrix != 0).any(axis=1)))
         self.sharpness.fill_(sharpness)
 
     @torch.no_grad()
     def forward(self, rates: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Logits, probabilities (both (..., classes) float64), index and outcome (...,) for rates (..., features).
 
-        outcome: ANSWERED, MISSING or SILENT, of `answer`; only where it is ANSWERED does index mean something. Where a
-        rate is not finite, all is 0 but the outcome: the decoder on the CPU answers without that feature.
+        outcome: ANSWERED, MISSING or SILENT, of `models.kernels`; only where it is ANSWERED does index mean something.
+        Where a rate is not finite, all is 0 but the outcome: the decoder on the CPU answers without that feature.
         """
         given = rates.double()
         missing = ~given.isfinite().all(-1, keepdim=True)

@@ -3,10 +3,10 @@ import pytest
 import torch
 
 from neuroloop.gpu.readout import TorchReadout
-from neuroloop.models.answer import ANSWERED, MISSING, SILENT
+from neuroloop.models.kernels import ANSWERED, MISSING, SILENT
 from neuroloop.models.maxrate import MaxRate
-from neuroloop.models.online import Readout
 from neuroloop.models.poisson import Poisson
+from neuroloop.models.readout import Readout
 
 torch.set_num_threads(1)
 
@@ -36,8 +36,7 @@ def trained(kind, features=30, seed=0):
 
 def on(device, decoder):
     readout = TorchReadout(decoder.features, len(CLASSES)).to(device)
-    snapshot = decoder._snapshot
-    readout.load(snapshot.readout, decoder._sharpness(snapshot))
+    readout.load(decoder.readout, 1 / decoder.temperature, isinstance(decoder, MaxRate))
     return readout
 
 
@@ -49,8 +48,8 @@ def test_answers_are_those_of_the_decoder_one_by_one_and_all_at_once(device, kin
     assert (outcome == ANSWERED).all()
     for number, sample in enumerate(samples):
         scores = decoder.predict(sample)
-        np.testing.assert_allclose(logits[number].cpu(), scores.values, rtol=1e-9, atol=1e-9)
-        np.testing.assert_allclose(probability[number].cpu(), scores.probability, rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(logits[number].cpu(), scores.values, rtol=1e-5, atol=1e-4)
+        np.testing.assert_allclose(probability[number].cpu(), scores.probability, rtol=1e-4, atol=1e-6)
         assert int(index[number]) == scores.index
         alone = on(device, decoder)(torch.from_numpy(sample).to(device))
         assert int(alone[2]) == scores.index
@@ -79,6 +78,8 @@ def test_another_readout_is_taken_in_place():
     other, _ = trained(MaxRate, seed=1)
     readout = on("cpu", decoder)
     address = readout.matrix.data_ptr()
-    readout.load(other._snapshot.readout, 1.0)
+    readout.load(other.readout)
     assert readout.matrix.data_ptr() == address
-    np.testing.assert_allclose(readout(torch.from_numpy(samples[0]))[0], other.predict(samples[0]).values, rtol=1e-9)
+    np.testing.assert_allclose(
+        readout(torch.from_numpy(samples[0]))[0], other.predict(samples[0]).values, rtol=1e-5, atol=1e-4
+    )
