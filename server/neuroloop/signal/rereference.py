@@ -98,6 +98,18 @@ def _rereference(
     restore_denormals(control)
 
 
+@kernel
+def _identity_minus(matrix: Any, channels: Any, out: Any) -> int:
+    """I - W of these channels into the upper left of `out`, float32; returns how many of their weights are not 0."""
+    nonzero = 0
+    for i in range(len(channels)):
+        for j in range(len(channels)):
+            weight = matrix[channels[i], channels[j]]
+            nonzero += weight != 0
+            out[i, j] = (1.0 if i == j else 0.0) - weight
+    return nonzero
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class PreparedWeights:
     """Weights laid out for the hot path: I - W in float32.
@@ -147,20 +159,21 @@ class Rereference:
         expected = (self.channel_count, self.channel_count)
         if weights.matrix.shape != expected:
             raise ModelError(f"rereference weights: expected {expected}, got {weights.matrix.shape}")
-        total = np.count_nonzero(weights.matrix)
-        inside = sum(np.count_nonzero(weights.matrix[np.ix_(c, c)]) for c in self.clusters) if total else 0
-        if inside < total:
-            dense = (np.eye(self.channel_count) - weights.matrix).astype(np.float32)
-            return PreparedWeights(weights, False, np.empty(0, np.float32), (), dense)
-        tiles = self.tiles
+        tiles, inside = self.tiles, 0
         matrices = np.zeros(tiles.at[-1], np.float32)
         for number in range(tiles.count):
             channels = tiles.order[tiles.first[number] : tiles.first[number + 1]]
-            used = channels[channels >= 0]
             square = matrices[tiles.at[number] : tiles.at[number + 1]].reshape(len(channels), len(channels))
-            square[: len(used), : len(used)] = np.eye(len(used)) - weights.matrix[np.ix_(used, used)]
-        large = tuple((np.eye(len(c)) - weights.matrix[np.ix_(c, c)]).astype(np.float32) for c in self._large)
-        return PreparedWeights(weights, total == 0, matrices, large, None)
+            inside += _identity_minus(weights.matrix, channels[channels >= 0], square)
+        large = tuple(np.empty((len(cluster), len(cluster)), np.float32) for cluster in self._large)
+        for cluster, square in zip(self._large, large, strict=True):
+            inside += _identity_minus(weights.matrix, cluster, square)
+        total = np.count_nonzero(weights.matrix)
+        if inside == total:
+            return PreparedWeights(weights, total == 0, matrices, large, None)
+        dense = np.empty(expected, np.float32)
+        _identity_minus(weights.matrix, np.arange(self.channel_count), dense)
+        return PreparedWeights(weights, False, np.empty(0, np.float32), (), dense)
 
     def set_weights(self, weights: Weights | PreparedWeights) -> None:
         """Use these from the next block on; a mere exchange of one reference when they are prepared."""
