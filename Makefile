@@ -24,6 +24,8 @@ lint: setup
 test: lint
 	$(BIN)/pytest $(ARGS)
 
+# The numerics beside the peers', which get environments of their own in build/peers; ARGS="latency", "peers" or "gpu"
+# with their options for the other benchmarks, ARGS="--results FILE" to write the table into a Markdown file.
 bench: setup
 	$(BIN)/python -m tests.benchmarks $(ARGS)
 

@@ -1,14 +1,13 @@
-"""`python -m tests.benchmarks [NAME ...]`: every benchmark, or the ones named, with their options."""
+"""`python -m tests.benchmarks [NAME] [OPTION ...]`: one benchmark with its options; `numerics` where none is named."""
 
 import importlib
 import sys
 
-NAMES = ("latency", "peers", "gpu")
+NAMES = ("numerics", "latency", "peers", "gpu")
 
 if __name__ == "__main__":
-    chosen = sys.argv[1] if len(sys.argv) > 1 else None
-    if chosen is not None and chosen not in NAMES:
-        raise SystemExit(f"no benchmark {chosen!r}; there are: {', '.join(NAMES)}")
-    for name in [chosen] if chosen else NAMES:
-        sys.argv[1:2] = [name]
-        importlib.import_module(f"tests.benchmarks.{name}").main()
+    if len(sys.argv) < 2 or sys.argv[1].startswith("-"):
+        sys.argv.insert(1, NAMES[0])
+    if sys.argv[1] not in NAMES:
+        raise SystemExit(f"no benchmark {sys.argv[1]!r}; there are: {', '.join(NAMES)}")
+    importlib.import_module(f"tests.benchmarks.{sys.argv[1]}").main()

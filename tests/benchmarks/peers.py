@@ -4,10 +4,7 @@ Runs are interleaved; medians over them are printed, and the lowest p50, for a m
 figures don't end at the same place. Ours ends in a WebSocket client, in a process of its own behind session and API,
 with a decoder's prediction. The peer's ends in a unit of its graph, in the process that acquired the samples, with
 rates and without a decoder: what is left out favours the peer.
-`peer_ezmsg` says what the graph is; it needs an interpreter of its own, whose packages are no dependency of ours:
-
-    python3 -m venv PEERS && PEERS/bin/pip install ezmsg ezmsg-lsl ezmsg-sigproc ezmsg-event ezmsg-learn
-    python -m tests.benchmarks peers --peer-python PEERS/bin/python
+`peer_ezmsg_graph` says what the graph is; it runs in the environment that `environment` makes for ezmsg.
 """
 
 import argparse
@@ -23,9 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tests.benchmarks.environment import EZMSG, Environment, ensure
 from tests.benchmarks.latency import Case, children_cpu, delays_ms, first_line, measure, processes, source
 
-PEER = "tests.benchmarks.peer_ezmsg"
+PEER = "tests.benchmarks.peer_ezmsg_graph"
 SETTLED = 250  # bins that are left out at the start, of every system: imports, calibration, the first fit
 BIN_S = 0.02
 FIGURES = ("p50", "p99", "bins", "cpu_cores")
@@ -36,10 +34,8 @@ ENDS = {
 }
 
 
-def peer_versions(python: str | None) -> dict[str, str] | str:
+def peer_versions(python: str) -> dict[str, str] | str:
     """Of the peer's packages; where it cannot run, what is missing."""
-    if python is None:
-        return "--peer-python names no interpreter that has ezmsg"
     try:
         told = subprocess.run([python, "-m", PEER, "--versions"], capture_output=True, text=True, timeout=120)
     except OSError as error:
@@ -97,14 +93,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m tests.benchmarks peers", description=__doc__, formatter_class=shown
     )
-    parser.add_argument("--peer-python", help="an interpreter that has the peer's packages")
+    parser.add_argument("--peer-python", help="another interpreter that has the peer's packages")
     parser.add_argument("--seconds", type=float, default=20.0, help="of each run")
     parser.add_argument("--rounds", type=int, default=3, help="runs of each system")
     parser.add_argument("--channels", type=int, action="append", help="by default 96, then 256")
     options = parser.parse_args(sys.argv[2:])
-    versions = peer_versions(options.peer_python)
+    found = Environment(options.peer_python) if options.peer_python else ensure(EZMSG)
+    versions = found.why if found.python is None else peer_versions(found.python)
     if isinstance(versions, str):
-        print(f"peers: ezmsg skipped: {versions}; `latency` measures neuroloop alone")
+        print(f"peers: ezmsg missing: {versions}; `latency` measures neuroloop alone")
         return
     print("peer: " + ", ".join(f"{package} {version}" for package, version in versions.items()), flush=True)
     with tempfile.TemporaryDirectory() as folder:
@@ -112,4 +109,4 @@ def main() -> None:
         lsl.write_text(f"[lab]\nSessionID = neuroloop-peers-{uuid.uuid4().hex}\n[log]\nlevel = -2\n")
         os.environ["LSLAPICFG"] = str(lsl)  # the processes that are started inherit it
         for channels in options.channels or (96, 256):
-            compare(Case(channels, 30_000, 30, options.seconds), options.rounds, options.peer_python)
+            compare(Case(channels, 30_000, 30, options.seconds), options.rounds, found.python)

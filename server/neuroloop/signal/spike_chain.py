@@ -7,8 +7,8 @@ after the other over the whole block. Both give the same bits: they call the sam
 
 Per sample and channel, with clusters of 32 and 4 sections: 20 multiply-adds of the filter, 32 of the rereference,
 24 of the covariance (half of its square matters), some 15 other operations. 1024 channels x 300 samples: 0.31 million
-samples, 23 million multiply-adds and 5 million others; 0.3 ms at two 16-lane operations per cycle and 2.7 GHz. Measured
-0.4 ms; 15 ms with ezmsg (see `tests/benchmarks/RESULTS.md`).
+samples, 23 million multiply-adds and 5 million others; 0.3 ms at the 84 billion multiply-adds per second that one core
+does. Measured 0.5 to 0.6 ms; 16 ms with ezmsg (see `tests/benchmarks/RESULTS.md`).
 
 Samples that are NaN, infinite or beyond 1e15 are taken as missing: the channel's last usable value stands in, so
 that nothing leaks to other channels, and the block teaches nothing.
