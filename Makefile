@@ -22,7 +22,7 @@ lint: setup
 	$(BIN)/mypy server/neuroloop clients/python/neuroloop_client clients/lsl/neuroloop_sources
 
 test: lint
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n 2 --dist worksteal $(ARGS)
 
 # The numerics beside the peers', which get environments of their own in build/peers; ARGS="latency", "peers" or "gpu"
 # with their options for the other benchmarks, ARGS="--results FILE" to write the table into a Markdown file.

@@ -133,6 +133,11 @@ def delays_ms(pushed: Any, received: Any) -> Any:
 
 def row(case: Case, pushed: Any, received: Any, cpu: float, settled: int) -> dict[str, Any]:
     """One row of the table."""
+    if not len(received["numbers"]):
+        raise SystemExit(
+            f"{case.name}: no prediction came in {case.seconds:g} s (kernels that compile for the first time can take "
+            f"longer: run it again); the session said: {received['events']}"
+        )
     delays = delays_ms(pushed, received)[settled:]
     status = json.loads(str(received["status"]))
     numbers = received["numbers"]

@@ -25,16 +25,6 @@ LAYOUTS = {
     "none at all": (4, []),
 }
 
-devices = pytest.mark.parametrize(
-    "device",
-    [
-        "cpu",
-        pytest.param(
-            "cuda",
-            marks=[pytest.mark.cuda, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA GPU")],
-        ),
-    ],
-)
 layouts = pytest.mark.parametrize(("channels", "clusters"), LAYOUTS.values(), ids=LAYOUTS)
 
 
@@ -109,7 +99,6 @@ def assert_same(ours, theirs, blocks, valid=lambda number: True):
     return total
 
 
-@devices
 @layouts
 def test_the_chain_gives_what_the_stages_give(device, channels, clusters):
     ours, theirs = both(device, channels, clusters)
@@ -122,7 +111,6 @@ def test_the_chain_gives_what_the_stages_give(device, channels, clusters):
     assert_same_covariance(ours.covariance, theirs.covariance)
 
 
-@devices
 def test_weights_that_reach_across_clusters_are_honoured_and_left_again(device):
     channels, clusters = LAYOUTS["interleaved"]
     ours, theirs = both(device, channels, clusters)
@@ -135,7 +123,6 @@ def test_weights_that_reach_across_clusters_are_honoured_and_left_again(device):
         assert_same(ours, theirs, part)
 
 
-@devices
 @pytest.mark.parametrize(
     ("n", "count"), [(1, 400), (7, 400), (60, 150), (250, 36), (299, 30), (301, 30), (650, 14), (1500, 6)]
 )
@@ -148,7 +135,6 @@ def test_blocks_of_any_length_give_what_the_stages_give(device, n, count):
     assert_same_covariance(ours.covariance, theirs.covariance)
 
 
-@devices
 @pytest.mark.parametrize("refractory_ms", [0.0, 0.03, 0.07, 0.1, 1.0, 3.0, 20.0])
 def test_refractory_periods_of_any_length_give_what_the_stages_give(device, refractory_ms):
     channels, clusters = LAYOUTS["neighbours"]
@@ -156,7 +142,6 @@ def test_refractory_periods_of_any_length_give_what_the_stages_give(device, refr
     assert_same(ours, theirs, voltage(250 * 60, channels).reshape(60, 250, channels))
 
 
-@devices
 def test_a_low_narrow_band_takes_double_precision(device):
     sos = design_bandpass((1.0, 8.0), 2, 2000.0)
     ours, theirs = both(device, 4, [[0, 1, 2, 3]], 20, sos, srate=2000.0, calibration_s=0.5)
@@ -167,7 +152,6 @@ def test_a_low_narrow_band_takes_double_precision(device):
     assert_same(ours, theirs, data)
 
 
-@devices
 def test_a_primed_offset_rings_no_bandpass(device):
     ours, theirs = both(device, 8, [])
     data = voltage(300 * 30, 8, offset=3000.0).reshape(30, 300, 8)
@@ -179,7 +163,6 @@ def test_a_primed_offset_rings_no_bandpass(device):
         assert np.abs(ours.rereference.out.cpu().numpy() - theirs.output).max() < 1e-3
 
 
-@devices
 def test_blocks_that_are_not_valid_stay_out_of_the_covariance_only(device):
     channels, clusters = LAYOUTS["interleaved"]
     ours, theirs = both(device, channels, clusters)
@@ -189,7 +172,6 @@ def test_blocks_that_are_not_valid_stay_out_of_the_covariance_only(device):
     assert_same_covariance(ours.covariance, theirs.covariance)
 
 
-@devices
 def test_the_covariance_forgets_by_its_half_life_which_may_change(device):
     channels, clusters = LAYOUTS["interleaved"]
     ours, theirs = both(device, channels, clusters, half_life_samples=3000)
@@ -203,7 +185,6 @@ def test_the_covariance_forgets_by_its_half_life_which_may_change(device):
     assert_same_covariance(ours.covariance, theirs.covariance)
 
 
-@devices
 def test_the_covariance_of_large_clusters_is_taken_in_float32(device):
     clusters = [list(range(110))]
     ours, theirs = both(device, 110, clusters)
@@ -212,7 +193,6 @@ def test_the_covariance_of_large_clusters_is_taken_in_float32(device):
     assert_same_covariance(ours.covariance, theirs.covariance)
 
 
-@devices
 def test_a_fit_gathers_beside_the_covariance_even_while_that_is_frozen(device):
     channels, clusters = LAYOUTS["interleaved"]
     ours, theirs = both(device, channels, clusters)
@@ -228,7 +208,6 @@ def test_a_fit_gathers_beside_the_covariance_even_while_that_is_frozen(device):
     assert_same_covariance(ours.fit_covariance, theirs.covariance)
 
 
-@devices
 def test_gaps_interrupt_as_in_the_stages(device):
     channels, clusters = LAYOUTS["neighbours"]
     ours, theirs = both(device, channels, clusters, threshold=1.0)
@@ -238,7 +217,6 @@ def test_gaps_interrupt_as_in_the_stages(device):
         theirs.crossings.interrupt()
 
 
-@devices
 @pytest.mark.parametrize("before", [4, 20])
 def test_a_change_of_amplitude_is_followed_before_and_after_the_calibration(device, before):
     channels, clusters = LAYOUTS["neighbours"]
@@ -251,7 +229,6 @@ def test_a_change_of_amplitude_is_followed_before_and_after_the_calibration(devi
     assert_same(ours, theirs, data[before:])
 
 
-@devices
 def test_sigma_stays_together_over_minutes(device):
     """Two of them, 12 000 periods of the running estimate."""
     sos = design_bandpass((50.0, 300.0), 2, 1000.0)
@@ -261,7 +238,6 @@ def test_sigma_stays_together_over_minutes(device):
     assert_same(ours, theirs, rng.standard_normal((240, 500, 4)).astype(np.float32) * growing)
 
 
-@devices
 def test_a_dead_channel_never_spikes_until_it_wakes(device):
     ours, theirs = both(device, 4, [], sigma_half_life_s=0.05)
     data = voltage(300 * 80, 4)
@@ -270,7 +246,6 @@ def test_a_dead_channel_never_spikes_until_it_wakes(device):
     assert_same(ours, theirs, data.reshape(80, 300, 4))
 
 
-@devices
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 3e38])
 def test_a_sample_that_is_not_finite_is_held_and_leaks_to_no_neighbour(device, value):
     channels, clusters = LAYOUTS["one of all"]
@@ -294,7 +269,6 @@ def test_a_sample_that_is_not_finite_is_held_and_leaks_to_no_neighbour(device, v
     np.testing.assert_allclose(ours.sigma, theirs.crossings.sigma, rtol=1e-4)
 
 
-@devices
 def test_a_bin_of_several_blocks_holds_the_spikes_of_all_of_them(device):
     ours, other = (both(device, 8, [], 60)[0] for _ in range(2))
     data = voltage(60 * 200, 8).reshape(100, 2, 60, 8)
@@ -307,7 +281,6 @@ def test_a_bin_of_several_blocks_holds_the_spikes_of_all_of_them(device):
     assert ours.covariance.samples == other.covariance.samples == 60 * 200
 
 
-@devices
 def test_samples_written_straight_into_the_input_give_the_same(device):
     ours, other = (both(device, 8, [], 300)[0] for _ in range(2))
     for block in voltage(300 * 30, 8).reshape(30, 300, 8):
@@ -315,7 +288,6 @@ def test_samples_written_straight_into_the_input_give_the_same(device):
         assert ours(ours.input).tolist() == other(block).tolist()
 
 
-@devices
 @pytest.mark.parametrize("cut", [4, 21])
 def test_a_chain_loaded_from_a_state_goes_on_bit_for_bit(device, cut):
     channels, clusters = LAYOUTS["interleaved"]
@@ -339,7 +311,6 @@ def test_a_chain_loaded_from_a_state_goes_on_bit_for_bit(device, cut):
     assert first.weights.version == second.weights.version
 
 
-@devices
 def test_a_reset_begins_anew_with_the_same_weights(device):
     channels, clusters = LAYOUTS["neighbours"]
     ours, _ = both(device, channels, clusters)
@@ -352,7 +323,6 @@ def test_a_reset_begins_anew_with_the_same_weights(device):
     assert [ours(block).tolist() for block in data] == before
 
 
-@devices
 def test_a_snapshot_that_was_asked_for_is_of_that_moment(device):
     channels, clusters = LAYOUTS["interleaved"]
     ours, _ = both(device, channels, clusters)
@@ -367,7 +337,6 @@ def test_a_snapshot_that_was_asked_for_is_of_that_moment(device):
         later.scatter[0][0, 0] = 1.0
 
 
-@devices
 def test_the_steady_path_keeps_no_memory_on_the_host(device):
     ours, _ = both(device, 8, [[0, 1, 2, 3], [4, 5, 6, 7]])
     block = voltage(300, 8)
@@ -388,7 +357,6 @@ def test_the_steady_path_keeps_no_memory_on_the_host(device):
     assert sum(line.size_diff for line in grown) < 2000, grown[:5]
 
 
-@devices
 def test_memory_grows_with_the_channels_and_is_reported(device):
     small, large = (both(device, c, [[0, 1]])[0].memory_bytes for c in (16, 32))
     assert 300 * 16 * 4 * 3 < small < large < 10_000_000

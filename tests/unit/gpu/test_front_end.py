@@ -14,17 +14,6 @@ torch.set_num_threads(1)
 RATE, CHANNELS = 10_000.0, 6
 LABELS = tuple(f"c{i}" for i in range(CHANNELS))
 
-devices = pytest.mark.parametrize(
-    "device",
-    [
-        "cpu",
-        pytest.param(
-            "cuda",
-            marks=[pytest.mark.cuda, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA GPU")],
-        ),
-    ],
-)
-
 
 class Loop:
     """A pipeline and what exchanges its weights, as the real loop runs them."""
@@ -101,7 +90,6 @@ def assert_same(ours, theirs):
         np.testing.assert_allclose(rates, expected_rates, rtol=1e-6)
 
 
-@devices
 @pytest.mark.parametrize(
     "rereference", [{}, {"mode": "forgetting", "half_life_s": 0.5}, {"mode": "frozen"}, {"enabled": False}]
 )
@@ -116,7 +104,6 @@ def test_a_session_gives_the_same_bins_on_either_device(loops, device, rereferen
     np.testing.assert_allclose(ours.weights.weights.matrix, theirs.weights.weights.matrix, atol=1e-4)
 
 
-@devices
 def test_weights_that_are_uploaded_come_into_use_on_either_device(loops, device):
     ours, theirs = loops(device), loops(None)
     data, matrix = voltage(2.0), 0.2 * np.random.default_rng(1).standard_normal((CHANNELS, CHANNELS))
@@ -131,7 +118,6 @@ def test_weights_that_are_uploaded_come_into_use_on_either_device(loops, device)
     assert_same(*results)
 
 
-@devices
 def test_after_a_reset_the_bins_are_the_same_too(loops, device):
     ours, theirs = loops(device), loops(None)
     results = []
@@ -142,7 +128,6 @@ def test_after_a_reset_the_bins_are_the_same_too(loops, device):
     assert_same(*results)
 
 
-@devices
 def test_a_fit_gathers_on_the_device(loops, device):
     stage = loops(device).pipeline.front_end.rereference
     stage.accumulates = False

@@ -12,17 +12,6 @@ torch.set_num_threads(1)
 
 CLASSES = ("left", "right", "up", "none yet")
 
-devices = pytest.mark.parametrize(
-    "device",
-    [
-        "cpu",
-        pytest.param(
-            "cuda",
-            marks=[pytest.mark.cuda, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA GPU")],
-        ),
-    ],
-)
-
 
 def trained(kind, features=30, seed=0):
     """A decoder that has seen all classes but the last, and its readout on its way."""
@@ -40,7 +29,6 @@ def on(device, decoder):
     return readout
 
 
-@devices
 @pytest.mark.parametrize("kind", [MaxRate, Poisson])
 def test_answers_are_those_of_the_decoder_one_by_one_and_all_at_once(device, kind):
     decoder, samples = trained(kind)
@@ -56,7 +44,6 @@ def test_answers_are_those_of_the_decoder_one_by_one_and_all_at_once(device, kin
         assert alone[0].shape == (len(CLASSES),)
 
 
-@devices
 def test_silence_and_missing_values_are_told_apart_from_an_answer(device):
     decoder, samples = trained(MaxRate)
     samples[0] = 0
