@@ -1,6 +1,6 @@
 """The answer of a linear readout on a device, for decoders on class rates (`maxrate`, `poisson`).
 
-As the kernels in `models.kernels`, with static shapes, so that it can follow the chain's graph or take many rate
+As the kernels in `models.answer_kernels`, with static shapes, so that it can follow the chain's graph or take many rate
 vectors at once. Numbers are float64 as there: a readout is small, and logits are differences of large sums.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from neuroloop.models.kernels import ANSWERED, MISSING, SILENT
+from neuroloop.models.answer_kernels import ANSWERED, MISSING, SILENT
 from neuroloop.models.readout import Readout
 
 
@@ -56,8 +56,9 @@ class TorchReadout(nn.Module):
     def forward(self, rates: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Logits, probabilities (both (..., classes) float64), index and outcome (...,) for rates (..., features).
 
-        outcome: ANSWERED, MISSING or SILENT, of `models.kernels`; only where it is ANSWERED does index mean something.
-        Where a rate is not finite, all is 0 but the outcome: the decoder on the CPU answers without that feature.
+        outcome: ANSWERED, MISSING or SILENT, of `models.answer_kernels`; index means something only where it is
+        ANSWERED. Where a rate is not finite, all is 0 but the outcome: the decoder on the CPU answers without that
+        feature.
         """
         given = rates.double()
         missing = ~given.isfinite().all(-1, keepdim=True)

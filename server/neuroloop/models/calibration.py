@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuroloop.errors import ModelError
-from neuroloop.models.kernels import expectations, observe
+from neuroloop.models.calibration_kernels import expectations, observe
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuroloop.errors import ModelError
-from neuroloop.models.kernels import FORGOTTEN, add, derive
+from neuroloop.models.class_rate_kernels import FORGOTTEN, add, derive
 
 F64 = NDArray[np.float64]
 Rule = Literal["mean", "sum"]

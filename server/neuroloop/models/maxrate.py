@@ -42,18 +42,15 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from neuroloop.errors import ModelError
-from neuroloop.models import kernels
 from neuroloop.models.calibration import Trials
 from neuroloop.models.class_rates import ClassRates, Rule
+from neuroloop.models.maxrate_kernels import lesson, vote
 from neuroloop.models.online import ClassRateDecoder, OnlineSettings, mean_of_known
 from neuroloop.models.readout import Votes
 
 F64 = NDArray[np.float64]
 Indices = NDArray[np.intp]
 
-# Typed loosely, since the settings come as one tuple.
-_lesson: Any = kernels.lesson
-_vote: Any = kernels.vote
 _NORMALIZE = ("none", "mean", "deviation")
 
 
@@ -157,7 +154,7 @@ class MaxRate(ClassRateDecoder):
         assert isinstance(before, Votes)
         after = self._blank(self.features, len(self.classes))
         kept, age = self._left(1, duration_s)
-        missing, signed, seen, eligible, tested, trials.sharpness = _lesson(
+        missing, signed, seen, eligible, tested, trials.sharpness = lesson(
             sample,
             index,
             kept,
@@ -207,5 +204,5 @@ class MaxRate(ClassRateDecoder):
     def _readout(self, rates: ClassRates) -> tuple[Votes, int, int]:
         classes, features = rates.sums.shape
         votes = self._blank(features, classes)
-        seen, eligible = _vote(rates.rates, rates.sums, rates.weights, rates.signed, *self._options, *votes)
+        seen, eligible = vote(rates.rates, rates.sums, rates.weights, rates.signed, *self._options, *votes)
         return votes, seen, eligible

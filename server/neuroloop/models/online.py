@@ -23,10 +23,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from neuroloop.errors import ModelError
 from neuroloop.models import calibration, class_rates
+from neuroloop.models.answer_kernels import MISSING, SILENT
 from neuroloop.models.base import BatchScores, Scores
 from neuroloop.models.calibration import Trials
 from neuroloop.models.class_rates import ClassRates, Rule
-from neuroloop.models.kernels import MISSING, SILENT
 from neuroloop.models.readout import AnyReadout, Readout
 
 F64 = NDArray[np.float64]

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from neuroloop.models.kernels import answer_by_product, answer_by_votes
+from neuroloop.models.answer_kernels import answer_by_product, answer_by_votes
 
 F64 = NDArray[np.float64]
 

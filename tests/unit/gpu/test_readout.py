@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from neuroloop.gpu.readout import TorchReadout
-from neuroloop.models.kernels import ANSWERED, MISSING, SILENT
+from neuroloop.models.answer_kernels import ANSWERED, MISSING, SILENT
 from neuroloop.models.maxrate import MaxRate
 from neuroloop.models.poisson import Poisson
 from neuroloop.models.readout import Readout

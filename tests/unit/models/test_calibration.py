@@ -3,8 +3,9 @@ import pytest
 from numba import njit
 from scipy import optimize
 
+from neuroloop.models.answer_kernels import ANSWERED
 from neuroloop.models.calibration import TRIALS, Trials, restore
-from neuroloop.models.kernels import ANSWERED, exp_of_negative, expectations, fit_sharpness
+from neuroloop.models.calibration_kernels import exp_of_negative, expectations, fit_sharpness
 from neuroloop.models.readout import Readout
 
 
