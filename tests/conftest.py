@@ -10,6 +10,8 @@ _lsl = Path(tempfile.mkdtemp(prefix="neuroloop-tests-")) / "lsl_api.cfg"
 _lsl.write_text(f"[lab]\nSessionID = neuroloop-tests-{uuid.uuid4().hex}\n[log]\nlevel = -2\n")
 os.environ["LSLAPICFG"] = str(_lsl)
 
+os.environ["XDG_DATA_HOME"] = tempfile.mkdtemp(prefix="neuroloop-tests-data-")  # of servers that name no folder
+
 import pytest  # noqa: E402
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from neuroloop.errors import NeuroloopError
+from neuroloop import token_commands
+from neuroloop.cli_errors import one_line_errors
 from neuroloop_sources.cli import play, simulate
 
 app = typer.Typer(
@@ -21,26 +20,17 @@ app = typer.Typer(
 )
 config_app = typer.Typer(help="Configurations: one YAML file is one server.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
+app.add_typer(token_commands.app, name="token")
 app.command()(simulate)
 app.command()(play)
 
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="The server's configuration.")]
 
 
-@contextmanager
-def _one_line_errors() -> Iterator[None]:
-    """What a user caused is told without a traceback, with exit code 1."""
-    try:
-        yield
-    except NeuroloopError as error:
-        typer.echo(f"neuroloop: {error}", err=True)
-        raise typer.Exit(1) from error
-
-
 @app.command()
 def serve(
     config: ConfigFile,
-    host: Annotated[str | None, typer.Option(help="Loopback address to listen on.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on; beyond loopback only with tokens.")] = None,
     port: Annotated[int | None, typer.Option(help="0: any free port.")] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
 ) -> None:
@@ -48,7 +38,7 @@ def serve(
     from neuroloop.api.server import serve as run
     from neuroloop.config import load, parse
 
-    with _one_line_errors():
+    with one_line_errors():
         given: dict[str, Any] = {"host": host, "port": port, "log_level": log_level}
         settings = load(config).model_dump(mode="json") | {k: v for k, v in given.items() if v is not None}
         run(parse(settings))
@@ -69,7 +59,7 @@ def demo(
     """Start a server and a simulated array, and watch it learn eight reach directions."""
     from neuroloop.demo.run import run
 
-    with _one_line_errors():
+    with one_line_errors():
         run(seconds=seconds, as_json=as_json, port=port, dataset=dataset, seed=seed)
 
 
@@ -115,7 +105,7 @@ def config_check(config: ConfigFile) -> None:
     """Say whether a configuration can work: exit code 0, or 1 and what is wrong with which key."""
     from neuroloop.config import load
 
-    with _one_line_errors():
+    with one_line_errors():
         settings = load(config)
     names = ", ".join(session.name for session in settings.sessions) or "none"
     typer.echo(f"{config}: valid; sessions: {names}")
@@ -128,5 +118,5 @@ def config_show(config: ConfigFile) -> None:
 
     from neuroloop.config import load
 
-    with _one_line_errors():
+    with one_line_errors():
         yaml.safe_dump(load(config).model_dump(mode="json"), sys.stdout, sort_keys=False)

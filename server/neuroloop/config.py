@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
+from platformdirs import user_data_path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from neuroloop.errors import ConfigError
@@ -215,18 +217,17 @@ class LslSettings(Settings):
 class ServerSettings(Settings):
     """A server and its sessions."""
 
-    host: str = "127.0.0.1"
+    host: str = Field("127.0.0.1", description="beyond loopback only with access tokens: neuroloop token create")
     port: int = Field(8765, ge=0, le=65535, description="0: any free port, printed at start")
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    folder: Path = Field(
+        default_factory=lambda: user_data_path("neuroloop"), description="what the server keeps: tokens, the audit log"
+    )
+    host_names: list[str] = Field(
+        default_factory=list, description="further names under which clients reach the server, a proxy's for example"
+    )
     lsl: LslSettings = Field(default_factory=LslSettings)
     sessions: list[SessionSettings] = Field(default_factory=list)
-
-    @field_validator("host")
-    @classmethod
-    def _loopback(cls, host: str) -> str:
-        if host not in {"127.0.0.1", "localhost", "::1"}:
-            raise ValueError("without access tokens the server listens on loopback only: 127.0.0.1, localhost or ::1")
-        return host
 
     @field_validator("sessions")
     @classmethod
@@ -235,6 +236,14 @@ class ServerSettings(Settings):
         if len(set(names)) != len(names):
             raise ValueError(f"every session needs a name of its own; got {names}")
         return sessions
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only programs of the same machine reach this address."""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def bin_samples(session: SessionSettings, nominal_srate: float) -> int:

@@ -25,5 +25,13 @@ class Conflict(NeuroloopError):
     """A call that the present state does not allow."""
 
 
+class Unauthorized(NeuroloopError):
+    """A request without a token that this server knows."""
+
+
+class Forbidden(NeuroloopError):
+    """A request that its token does not allow."""
+
+
 class Unavailable(NeuroloopError):
     """A session process that does not answer."""

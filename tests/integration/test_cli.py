@@ -54,6 +54,20 @@ def test_a_wrong_configuration_is_one_clear_error_without_a_traceback(tmp_path):
         assert refused.stderr.strip() == "neuroloop: sessions.0.bin: unknown key"
 
 
+def test_tokens_are_made_listed_and_revoked_in_the_folder_of_a_configuration(tmp_path):
+    config = tmp_path / "server.yaml"
+    config.write_text(f"folder: {tmp_path / 'data'}")
+    here = ["--config", str(config)]
+    made = neuroloop("token", "create", "ann", "--role", "operator", *here)
+    assert made.stdout.startswith("nl_")
+    assert neuroloop("token", "list", *here).stdout.split("\t")[:2] == ["ann", "operator"]
+    again = neuroloop("token", "create", "ann", "--role", "admin", *here)
+    assert (again.returncode, again.stdout) == (1, "")
+    assert again.stderr.startswith("neuroloop: a token named 'ann' exists already")
+    assert neuroloop("token", "revoke", "ann", *here).returncode == 0
+    assert neuroloop("token", "list", *here).stdout == ""
+
+
 def test_a_configuration_is_shown_with_its_defaults():
     shown = neuroloop("config", "show", str(example("counts"))).stdout
     assert "half_life_s: 30.0" in shown

@@ -76,9 +76,12 @@ def test_two_sessions_of_one_name_are_refused():
         config.parse({"sessions": [session(), session()]})
 
 
-def test_an_address_beyond_loopback_is_refused():
-    with pytest.raises(ConfigError, match="loopback"):
-        config.parse({"host": "0.0.0.0", "sessions": []})
+@pytest.mark.parametrize(
+    ("host", "is_loopback"),
+    [("127.0.0.1", True), ("127.0.0.9", True), ("localhost", True), ("::1", True), ("0.0.0.0", False), ("lab", False)],
+)
+def test_loopback_is_what_only_this_machine_reaches(host, is_loopback):
+    assert config.is_loopback(host) is is_loopback
 
 
 def test_a_file_that_is_not_yaml_or_not_there_is_one_clear_error(tmp_path):

@@ -57,6 +57,11 @@ class Call:
         return request
 
 
+def headers(token: str | None) -> dict[str, str]:
+    """What tells the server who asks."""
+    return {} if token is None else {"Authorization": f"Bearer {token}"}
+
+
 def session_call(method: str, session: str, path: str = "", **more: Any) -> Call:
     return Call(method, f"/v1/sessions/{quote(session, safe='')}{path}", **more)
 

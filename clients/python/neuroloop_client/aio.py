@@ -19,15 +19,18 @@ class AsyncStream:
     Answers to labels (`label_accepted`, `error`) and `lagged` come in the same order as everything else.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, token: str | None = None) -> None:
         self._url = url
+        self._headers = _http.headers(token)
         self._connection: ClientConnection | None = None
 
     async def connect(self) -> ClientConnection:
         """The connection, made now if there is none. Raises NeuroloopClientError."""
         if self._connection is None:
             try:
-                self._connection = await connect(self._url, compression=None, max_size=None)
+                self._connection = await connect(
+                    self._url, compression=None, max_size=None, additional_headers=self._headers
+                )
             except (OSError, WebSocketException) as error:
                 raise _http.unreachable(error) from error
         return self._connection
@@ -67,15 +70,19 @@ class AsyncStream:
 
 
 class AsyncClient(Calls[Awaitable[Map], Awaitable[list[Map]], Awaitable[bytes], Awaitable[None]]):
-    """A neuroloop server. Every call raises NeuroloopClientError if the server refuses or does not answer."""
+    """A neuroloop server. Every call raises NeuroloopClientError if the server refuses or does not answer.
 
-    def __init__(self, base_url: str = DEFAULT_URL, timeout: float = 10.0) -> None:
+    token: of a server that asks for one, as `neuroloop token create` printed it.
+    """
+
+    def __init__(self, base_url: str = DEFAULT_URL, timeout: float = 10.0, token: str | None = None) -> None:
         self._base_url = base_url.rstrip("/")
-        self._http = httpx.AsyncClient(base_url=self._base_url, timeout=timeout)
+        self._token = token
+        self._http = httpx.AsyncClient(base_url=self._base_url, timeout=timeout, headers=_http.headers(token))
 
     def stream(self, session: str, topics: Sequence[str] = ("predictions",), format: Format = "msgpack") -> AsyncStream:
         """The live results of a session: topics predictions, rates, events, status."""
-        return AsyncStream(_http.stream_url(self._base_url, session, topics, format))
+        return AsyncStream(_http.stream_url(self._base_url, session, topics, format), self._token)
 
     async def close(self) -> None:
         await self._http.aclose()

@@ -20,11 +20,11 @@ class Stream:
     Answers to labels (`label_accepted`, `error`) and `lagged` come in the same order as everything else.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, token: str | None = None) -> None:
         self._resources = ExitStack()
         try:
             self._connection: ClientConnection = self._resources.enter_context(
-                connect(url, compression=None, max_size=None)
+                connect(url, compression=None, max_size=None, additional_headers=_http.headers(token))
             )
         except (OSError, WebSocketException) as error:
             raise _http.unreachable(error) from error
@@ -67,15 +67,19 @@ class Stream:
 
 
 class Client(Calls[Map, list[Map], bytes, None]):
-    """A neuroloop server. Every call raises NeuroloopClientError if the server refuses or does not answer."""
+    """A neuroloop server. Every call raises NeuroloopClientError if the server refuses or does not answer.
 
-    def __init__(self, base_url: str = DEFAULT_URL, timeout: float = 10.0) -> None:
+    token: of a server that asks for one, as `neuroloop token create` printed it.
+    """
+
+    def __init__(self, base_url: str = DEFAULT_URL, timeout: float = 10.0, token: str | None = None) -> None:
         self._base_url = base_url.rstrip("/")
-        self._http = httpx.Client(base_url=self._base_url, timeout=timeout)
+        self._token = token
+        self._http = httpx.Client(base_url=self._base_url, timeout=timeout, headers=_http.headers(token))
 
     def stream(self, session: str, topics: Sequence[str] = ("predictions",), format: Format = "msgpack") -> Stream:
         """The live results of a session: topics predictions, rates, events, status."""
-        return Stream(_http.stream_url(self._base_url, session, topics, format))
+        return Stream(_http.stream_url(self._base_url, session, topics, format), self._token)
 
     def close(self) -> None:
         self._http.close()

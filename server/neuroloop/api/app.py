@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 
 from neuroloop import __version__
-from neuroloop.api import errors, info, labels, predictions, rereference, sessions, stream
+from neuroloop.api import audit, errors, info, labels, predictions, rereference, sessions, stream
+from neuroloop.api.access import Access, authorise
+from neuroloop.api.audit import Audit, AuditLog
 from neuroloop.api.guard import Guard
 from neuroloop.api.live import LiveSessions
-from neuroloop.config import ServerSettings
+from neuroloop.config import ServerSettings, is_loopback
 from neuroloop.session.streams import configure_lsl
 from neuroloop.session.supervisor import SESSION_PROGRAM
+from neuroloop.tokens import TokenFile
 
 
 def create_app(settings: ServerSettings, session_program: Sequence[str] = SESSION_PROGRAM) -> FastAPI:
@@ -21,9 +24,11 @@ def create_app(settings: ServerSettings, session_program: Sequence[str] = SESSIO
 
     session_program: the command line of a session process, without its endpoints and its log level.
     """
+    requests = AuditLog(settings.folder)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        requests.start()
         configure_lsl(settings.lsl)
         program = (*session_program, "--log-level", settings.log_level)
         live = app.state.sessions = LiveSessions(settings.lsl, program)
@@ -33,10 +38,15 @@ def create_app(settings: ServerSettings, session_program: Sequence[str] = SESSIO
             yield
         finally:
             await live.close()
+            requests.close()
 
     app = FastAPI(title="neuroloop", version=__version__, lifespan=lifespan, responses={"default": errors.DESCRIPTION})
     errors.install(app)
-    for module in (info, sessions, labels, predictions, rereference, stream):
-        app.include_router(module.router)
-    app.add_middleware(Guard)
+    app.state.audit = requests
+    for module in (info, sessions, labels, predictions, rereference, stream, audit):
+        app.include_router(module.router, dependencies=[Depends(authorise)])
+    is_local = is_loopback(settings.host)
+    app.add_middleware(Access, tokens=TokenFile(settings.folder), required=not is_local)
+    app.add_middleware(Guard, host_names=settings.host_names if is_local or settings.host_names else None)
+    app.add_middleware(Audit, audit=requests)  # the outermost: it sees what the others refuse
     return app

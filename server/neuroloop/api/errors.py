@@ -15,7 +15,17 @@ from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 
 from neuroloop.config import explain
-from neuroloop.errors import ConfigError, Conflict, ModelError, NeuroloopError, NotFound, StreamError, Unavailable
+from neuroloop.errors import (
+    ConfigError,
+    Conflict,
+    Forbidden,
+    ModelError,
+    NeuroloopError,
+    NotFound,
+    StreamError,
+    Unauthorized,
+    Unavailable,
+)
 
 
 class Malformed(NeuroloopError):
@@ -24,6 +34,8 @@ class Malformed(NeuroloopError):
 
 STATUS: dict[type[NeuroloopError], int] = {
     Malformed: 400,
+    Unauthorized: 401,
+    Forbidden: 403,
     NotFound: 404,
     Conflict: 409,
     StreamError: 409,

@@ -11,9 +11,10 @@ from types import FrameType
 import uvicorn
 
 from neuroloop.api.app import create_app
-from neuroloop.config import ServerSettings
+from neuroloop.config import ServerSettings, is_loopback
 from neuroloop.errors import ConfigError, Conflict
 from neuroloop.session.supervisor import SESSION_PROGRAM
+from neuroloop.tokens import TokenFile
 
 MESSAGE_LIMIT = 64 * 1024  # bytes of a message from a client
 SEND_BUFFER = 64 * 1024  # bytes per connection: a client that stalls is noticed soon, not after megabytes of old data
@@ -46,8 +47,14 @@ def serve(
     """Serve until SIGINT or SIGTERM; then end every session and return.
 
     on_started: called with the port when the server listens. Raises Conflict if the port is in use, ConfigError if it
-    can't be had.
+    can't be had, or would let strangers in.
     """
+    if not is_loopback(settings.host) and not TokenFile(settings.folder).all():
+        raise ConfigError(
+            f"host: got {settings.host!r}, but there are no access tokens in {settings.folder}; without any, "
+            "the server listens on loopback only (127.0.0.1, localhost or ::1). "
+            "Make one: neuroloop token create NAME --role admin"
+        )
     listener = _listen(settings.host, settings.port)
     port: int = listener.getsockname()[1]
     host = f"[{settings.host}]" if ":" in settings.host else settings.host

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
+from neuroloop.api.access import requires
 from neuroloop.api.errors import JsonResponse
 from neuroloop.api.hub import EVENT_COUNT
 from neuroloop.api.live import Session, Sessions
@@ -21,6 +22,7 @@ async def list_sessions(sessions: Sessions) -> JsonResponse:
 
 
 @router.post("", status_code=201)
+@requires("admin")
 async def create_session(sessions: Sessions, settings: SessionSettings) -> JsonResponse:
     """A new session, from settings of the form that the configuration file has under `sessions`."""
     session = await sessions.create(settings)
@@ -34,6 +36,7 @@ async def get_session(session: Session) -> JsonResponse:
 
 
 @router.delete("/{session}", status_code=204)
+@requires("admin")
 async def delete_session(sessions: Sessions, session: Session) -> Response:
     """End the session and its process; its subscribers are disconnected."""
     await sessions.delete(session.name)

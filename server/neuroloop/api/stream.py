@@ -16,6 +16,7 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from pydantic_core import from_json
 from starlette.types import Message as AsgiMessage
 
+from neuroloop.api.access import SUBPROTOCOL, CurrentUser, User
 from neuroloop.api.errors import Malformed, explain_faults, plain_problem, problem
 from neuroloop.api.hub import TOPICS, Message, Subscriber
 from neuroloop.api.labels import Label, send_label
@@ -45,14 +46,16 @@ INCOMING: TypeAdapter[LabelMessage | PingMessage] = TypeAdapter(
 
 
 @router.websocket("/v1/sessions/{session}/stream")
-async def stream(websocket: WebSocket, session: Session, topics: str = "predictions", format: str = "json") -> None:
+async def stream(
+    websocket: WebSocket, session: Session, user: CurrentUser, topics: str = "predictions", format: str = "json"
+) -> None:
     wanted = _choices("topic", topics.split(","), TOPICS)
     [binary] = [name == "msgpack" for name in _choices("format", [format], FORMATS)]
-    await websocket.accept()
+    await websocket.accept(subprotocol=SUBPROTOCOL if SUBPROTOCOL in websocket.scope["subprotocols"] else None)
     with session.hub.subscribe(wanted) as subscriber:
         sender = asyncio.create_task(_send_results(websocket, subscriber, binary))
         try:
-            await _answer_messages(websocket, session, binary)
+            await _answer_messages(websocket, session, user, binary)
         finally:
             sender.cancel()
             await asyncio.gather(sender, return_exceptions=True)
@@ -82,18 +85,18 @@ async def _send(websocket: WebSocket, message: Message, binary: bool) -> None:
         await websocket.send_text(message.json)
 
 
-async def _answer_messages(websocket: WebSocket, session: LiveSession, binary: bool) -> None:
+async def _answer_messages(websocket: WebSocket, session: LiveSession, user: User, binary: bool) -> None:
     try:
         while True:
             incoming = await websocket.receive()
             if incoming["type"] == "websocket.disconnect":
                 return
-            await _send(websocket, Message.of("reply", await _answer(session, incoming)), binary)
+            await _send(websocket, Message.of("reply", await _answer(session, user, incoming)), binary)
     except (WebSocketDisconnect, RuntimeError):
         return
 
 
-async def _answer(session: LiveSession, incoming: AsgiMessage) -> dict[str, Any]:
+async def _answer(session: LiveSession, user: User, incoming: AsgiMessage) -> dict[str, Any]:
     reply_id: dict[str, Any] = {}
     try:
         content = _parse(incoming)
@@ -101,6 +104,7 @@ async def _answer(session: LiveSession, incoming: AsgiMessage) -> dict[str, Any]
         message = INCOMING.validate_python(content)
         if isinstance(message, PingMessage):
             return {"type": "pong", "time": pylsl.local_clock()} | reply_id
+        user.check("operator", "a label")
         return {"type": "label_accepted"} | await send_label(session, message) | reply_id
     except ValidationError as error:
         document = plain_problem(422, explain_faults(error.errors()))

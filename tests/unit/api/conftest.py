@@ -31,8 +31,8 @@ def wait(condition: Callable[[], Any]) -> None:
 
 
 @contextmanager
-def serve(*sessions: dict[str, Any], port: int = 0) -> Iterator[Server]:
-    command = [sys.executable, str(FAKE_SERVER), json.dumps({"port": port, "sessions": sessions})]
+def serve(*sessions: dict[str, Any], port: int = 0, **more: Any) -> Iterator[Server]:
+    command = [sys.executable, str(FAKE_SERVER), json.dumps({"port": port, "sessions": sessions, **more})]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
