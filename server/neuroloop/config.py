@@ -223,6 +223,9 @@ class ServerSettings(Settings):
     folder: Path = Field(
         default_factory=lambda: user_data_path("neuroloop"), description="what the server keeps: tokens, the audit log"
     )
+    outlive_s: float = Field(
+        60.0, ge=0, le=86_400, description="how long sessions go on if the server dies, until a new one finds them"
+    )
     host_names: list[str] = Field(
         default_factory=list, description="further names under which clients reach the server, a proxy's for example"
     )

@@ -14,15 +14,21 @@ from neuroloop.api.audit import Audit, AuditLog
 from neuroloop.api.guard import Guard
 from neuroloop.api.live import LiveSessions
 from neuroloop.config import ServerSettings, is_loopback
+from neuroloop.session.adoption import RunFolder
 from neuroloop.session.streams import configure_lsl
 from neuroloop.session.supervisor import SESSION_PROGRAM
 from neuroloop.tokens import TokenFile
 
 
-def create_app(settings: ServerSettings, session_program: Sequence[str] = SESSION_PROGRAM) -> FastAPI:
+def create_app(
+    settings: ServerSettings,
+    session_program: Sequence[str] = SESSION_PROGRAM,
+    run_folder: RunFolder | None = None,
+) -> FastAPI:
     """The ASGI application of a server.
 
-    session_program: the command line of a session process, without its endpoints and its log level.
+    session_program: the command line of a session process, without its endpoints and its log level. run_folder: where
+    sessions are recorded that go on if this process dies; without one they end with it.
     """
     requests = AuditLog(settings.folder)
 
@@ -31,9 +37,11 @@ def create_app(settings: ServerSettings, session_program: Sequence[str] = SESSIO
         requests.start()
         configure_lsl(settings.lsl)
         program = (*session_program, "--log-level", settings.log_level)
-        live = app.state.sessions = LiveSessions(settings.lsl, program)
+        live = app.state.sessions = LiveSessions(settings.lsl, program, run_folder, settings.outlive_s)
+        await live.adopt()
         for session in settings.sessions:
-            await live.create(session)
+            if session.name not in live:
+                await live.create(session)
         try:
             yield
         finally:

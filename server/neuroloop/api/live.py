@@ -8,13 +8,17 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import pylsl
+import structlog
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
 from neuroloop.api.hub import Hub, Message
 from neuroloop.config import LslSettings, SessionSettings
 from neuroloop.errors import Conflict, NotFound, Unavailable
+from neuroloop.session.adoption import RunFolder
 from neuroloop.session.supervisor import SESSION_PROGRAM, Failure, SessionProcess
+
+log = structlog.get_logger(__name__)
 
 FIT_COUNT = 100
 FIT_STATES = {"fit_done": "done", "fit_failed": "failed"}
@@ -23,10 +27,19 @@ FIT_STATES = {"fit_done": "done", "fit_failed": "failed"}
 class LiveSession:
     """One session: its settings, its process, its hub, and the fits asked of it."""
 
-    def __init__(self, settings: SessionSettings, lsl: LslSettings, program: Sequence[str]) -> None:
+    def __init__(
+        self,
+        settings: SessionSettings,
+        lsl: LslSettings,
+        program: Sequence[str],
+        run_folder: RunFolder | None,
+        outlive_s: float,
+    ) -> None:
         self.settings = settings
         self.hub = Hub()
-        self.process = SessionProcess(settings, lsl, self._receive, self._report_failure, program)
+        self.process = SessionProcess(
+            settings, lsl, self._receive, self._report_failure, program, run_folder, outlive_s
+        )
         self._fits: OrderedDict[str, dict[str, Any]] = OrderedDict()
 
     @property
@@ -113,15 +126,26 @@ class LiveSession:
 class LiveSessions:
     """All sessions of a server, by name."""
 
-    def __init__(self, lsl: LslSettings, program: Sequence[str] = SESSION_PROGRAM) -> None:
+    def __init__(
+        self,
+        lsl: LslSettings,
+        program: Sequence[str] = SESSION_PROGRAM,
+        run_folder: RunFolder | None = None,
+        outlive_s: float = 0.0,
+    ) -> None:
         self._lsl = lsl
         self._program = program
+        self._run_folder = run_folder
+        self._outlive_s = outlive_s
         self._sessions: dict[str, LiveSession] = {}
 
     def __getitem__(self, name: str) -> LiveSession:
         if name not in self._sessions:
             raise NotFound(f"no session {name!r}; there are: {', '.join(self._sessions) or 'none'}")
         return self._sessions[name]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._sessions
 
     def all(self) -> list[LiveSession]:
         return list(self._sessions.values())
@@ -130,8 +154,24 @@ class LiveSessions:
         """Start a session's process; it is listed at once, and answers a little later."""
         if settings.name in self._sessions:
             raise Conflict(f"a session {settings.name!r} exists already; delete it first or choose another name")
-        session = self._sessions[settings.name] = LiveSession(settings, self._lsl, self._program)
+        session = self._add(settings)
         await session.process.start()
+        return session
+
+    async def adopt(self) -> None:
+        """Take over the sessions that a server before this one left running, as they are."""
+        for record in self._run_folder.records() if self._run_folder is not None else ():
+            settings = SessionSettings.model_validate(record.settings)
+            try:
+                await self._add(settings).process.adopt(record)
+            except ProcessLookupError:
+                del self._sessions[settings.name]  # it has just ended
+            else:
+                log.warning("session found running", session=settings.name, pid=record.pid)
+
+    def _add(self, settings: SessionSettings) -> LiveSession:
+        session = LiveSession(settings, self._lsl, self._program, self._run_folder, self._outlive_s)
+        self._sessions[settings.name] = session
         return session
 
     async def delete(self, name: str) -> None:

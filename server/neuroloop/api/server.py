@@ -6,6 +6,7 @@ import errno
 import gc
 import socket
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from types import FrameType
 
 import uvicorn
@@ -13,6 +14,8 @@ import uvicorn
 from neuroloop.api.app import create_app
 from neuroloop.config import ServerSettings, is_loopback
 from neuroloop.errors import ConfigError, Conflict
+from neuroloop.logs import configure_log
+from neuroloop.session.adoption import RunFolder
 from neuroloop.session.supervisor import SESSION_PROGRAM
 from neuroloop.tokens import TokenFile
 
@@ -49,6 +52,7 @@ def serve(
     on_started: called with the port when the server listens. Raises Conflict if the port is in use, ConfigError if it
     can't be had, or would let strangers in.
     """
+    configure_log(settings.log_level)
     if not is_loopback(settings.host) and not TokenFile(settings.folder).all():
         raise ConfigError(
             f"host: got {settings.host!r}, but there are no access tokens in {settings.folder}; without any, "
@@ -64,8 +68,9 @@ def serve(
         if on_started is not None:
             on_started(port)
 
+    run_folder = RunFolder(settings.folder / "servers" / f"{settings.host}-{port}")
     config = uvicorn.Config(
-        create_app(settings, session_program),
+        create_app(settings, session_program, run_folder),
         loop="uvloop",
         http="httptools",
         ws="websockets-sansio",
@@ -79,7 +84,7 @@ def serve(
         server_header=False,
         timeout_graceful_shutdown=SHUTDOWN_S,
     )
-    with listener:
+    with listener, closing(run_folder):
         _Server(config, announce).run([listener])
 
 

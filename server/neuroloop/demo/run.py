@@ -143,7 +143,9 @@ def _run(seconds: float | None, port: int, dataset: str | None, seed: int, *, qu
     with stop_on_signal() as stop, ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="neuroloop-demo-")))
         config = folder / "demo.yaml"
-        config.write_text(yaml.safe_dump({"port": port, "folder": str(folder), "sessions": plan.sessions}))
+        config.write_text(
+            yaml.safe_dump({"port": port, "folder": str(folder), "outlive_s": 0, "sessions": plan.sessions})
+        )
         server = stack.enter_context(Process("neuroloop", ["serve", str(config)]))
         address = server.line("neuroloop listening on ").split()[-1]
         source = stack.enter_context(Process("neuroloop_sources", plan.source))

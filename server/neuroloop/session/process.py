@@ -9,13 +9,15 @@ import signal
 import sys
 import threading
 import traceback
+from pathlib import Path
 from typing import Any
 
 import pylsl
-import structlog
 import zmq
 
 from neuroloop.config import LslSettings, SessionSettings
+from neuroloop.logs import configure_log
+from neuroloop.session.adoption import outlive
 from neuroloop.session.commands import HANDLERS, CommandThread
 from neuroloop.session.inbox import Crash, End, Inbox
 from neuroloop.session.loop import Loop
@@ -25,23 +27,12 @@ from neuroloop.session.streams import configure_lsl
 SWITCH_INTERVAL_S = 0.0005  # an acquire thread waits no longer for the interpreter's lock
 
 
-def _configure_log(level: str) -> None:
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.JSONRenderer(),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=True,
-    )
-
-
-def _end_with_input(inbox: Inbox) -> None:
-    """Whoever started this process holds its standard input open."""
+def _end_with_server(inbox: Inbox, lock: str | None, outlive_s: float) -> None:
+    """Whoever started this process holds its standard input open; after that, a server may find it by the lock."""
     while sys.stdin.readline():
         continue
+    if lock is not None:
+        outlive(Path(lock), outlive_s)
     inbox.put(End())
 
 
@@ -65,7 +56,7 @@ def main(arguments: list[str] | None = None) -> None:
     session = SessionSettings.model_validate(given["session"])
     configure_lsl(LslSettings.model_validate(given["lsl"]))
     pylsl.local_clock()  # loads liblsl now
-    _configure_log(options.log_level)
+    configure_log(options.log_level)
     inbox = Inbox()
     _crash_with_threads(inbox)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for whoever started this process
@@ -74,7 +65,8 @@ def main(arguments: list[str] | None = None) -> None:
     publisher = Publisher(context, options.results)
     loop = Loop(session, publisher, inbox)
     commands = CommandThread(context, options.commands, loop)
-    threading.Thread(target=_end_with_input, args=(inbox,), name="input", daemon=True).start()
+    keeper = (inbox, given.get("lock"), given.get("outlive_s", 0.0))
+    threading.Thread(target=_end_with_server, args=keeper, name="server", daemon=True).start()
     commands.start()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     gc.disable()  # collected by the loop, between bins

@@ -1,9 +1,5 @@
 """The API's side of one session process: its life, its commands and its results.
 
-Two plain ZeroMQ sockets are read by the event loop itself, through their file descriptors: `zmq.asyncio` adds a
-future and a task switch to every message. The descriptor of a ZeroMQ socket is edge-triggered, so a socket is always
-read until it is empty, and also after each send, which may consume the edge.
-
 Bounds: at most `IN_FLIGHT_LIMIT` commands wait for an answer, a further one is refused at once. Results that the event
 loop doesn't fetch wait in ZeroMQ's queue (1000 messages), which then drops the newest; `seq` shows the hole.
 """
@@ -19,19 +15,22 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from pathlib import Path
+from typing import Any, Literal
 
 import msgpack
 import zmq
 
 from neuroloop.config import LslSettings, SessionSettings
 from neuroloop.errors import NeuroloopError, Unavailable
+from neuroloop.session.adoption import AdoptedProcess, Record, RunFolder, started
+from neuroloop.session.log_tail import LogTail
+from neuroloop.session.loop_socket import LoopSocket
 
 SESSION_PROGRAM = (sys.executable, "-m", "neuroloop.session")
 IN_FLIGHT_LIMIT = 64
 RESULT_WAIT_S = 0.05
-STDERR_TAIL = 8192
-STDERR_LINES = 20
+LOG = "stderr.log"
 
 ERRORS = {error.__name__: error for error in NeuroloopError.__subclasses__()}
 
@@ -45,41 +44,15 @@ class Failure:
     stderr: list[str]
 
 
-class _LoopSocket:
-    """A ZeroMQ socket that the running event loop reads."""
-
-    def __init__(self, socket: zmq.Socket[bytes], receive: Callable[[list[bytes]], None]) -> None:
-        self._socket = socket
-        self._receive = receive
-        self._loop = asyncio.get_running_loop()
-        self._descriptor = cast(int, socket.get(zmq.FD))
-        self._loop.add_reader(self._descriptor, self.drain)
-        self._loop.call_soon(self.drain)
-
-    def drain(self) -> None:
-        if self._socket.closed:
-            return
-        try:
-            frames = self._socket.recv_multipart(zmq.NOBLOCK)
-        except zmq.Again:
-            return
-        self._receive(frames)
-        self._loop.call_soon(self.drain)  # the next message comes after the tasks that this one has woken
-
-    def send(self, frames: Sequence[bytes]) -> None:
-        self._socket.send_multipart(frames, zmq.NOBLOCK)
-        self._loop.call_soon(self.drain)
-
-    def close(self) -> None:
-        self._loop.remove_reader(self._descriptor)
-        self._socket.close(linger=0)
-
-
 class SessionProcess:
-    """One session process, from its start to its end. A process that died is not started again.
+    """One session process, from its start, or from when it was found again, to its end.
+
+    A process that died is not started again.
 
     on_message: called in the event loop with the topic and the packed map of every result.
     on_failure: called once if the process ends by itself.
+    run_folder: where it is recorded, so that a server after this one finds it; without one it ends with this process.
+    outlive_s: how long it goes on without a server.
     """
 
     def __init__(
@@ -89,24 +62,33 @@ class SessionProcess:
         on_message: Callable[[str, bytes], None],
         on_failure: Callable[[Failure], None],
         program: Sequence[str] = SESSION_PROGRAM,
+        run_folder: RunFolder | None = None,
+        outlive_s: float = 0.0,
     ) -> None:
         self.name = settings.name
         self.state: Literal["starting", "ready", "failed", "ended"] = "starting"
         self.failure: Failure | None = None
         self.ready = asyncio.Event()
         self._result_seen = asyncio.Event()
-        self._first_line = {"session": settings.model_dump(mode="json"), "lsl": lsl.model_dump(mode="json")}
+        self._run_folder = run_folder
+        self._settings = settings.model_dump(mode="json")
+        self._first_line = {
+            "session": self._settings,
+            "lsl": lsl.model_dump(mode="json"),
+            "lock": None if run_folder is None else str(run_folder.lock),
+            "outlive_s": outlive_s,
+        }
         self._on_message = on_message
         self._on_failure = on_failure
         self._program = program
-        self._process: asyncio.subprocess.Process | None = None
-        self._commands: _LoopSocket | None = None
-        self._results: _LoopSocket | None = None
+        self._process: asyncio.subprocess.Process | AdoptedProcess | None = None
+        self._log: LogTail | None = None
+        self._commands: LoopSocket | None = None
+        self._results: LoopSocket | None = None
         self._pending: dict[bytes, asyncio.Future[Any]] = {}
         self._request_count = 0
         self._tasks: list[asyncio.Task[None]] = []
-        self._directory: str | None = None
-        self._stderr = b""
+        self._directory: Path | None = None
         self._changing = asyncio.Lock()
 
     async def start(self) -> None:
@@ -115,30 +97,51 @@ class SessionProcess:
             if self.state == "starting":
                 await self._start()
 
+    async def adopt(self, record: Record) -> None:
+        """Connect to the process that a server before this one left running; `ready` is set as by `start`."""
+        async with self._changing:
+            if self.state == "starting":
+                self._directory = record.directory
+                self._watch(AdoptedProcess(record.pid), LogTail(record.directory / LOG, from_end=True))
+
     async def _start(self) -> None:
-        self._directory = tempfile.mkdtemp(prefix="neuroloop-")
-        commands, results = (f"ipc://{self._directory}/{part}" for part in ("commands", "results"))
+        self._directory = Path(tempfile.mkdtemp(prefix="neuroloop-"))
+        log = self._directory / LOG
         try:
-            self._process = await asyncio.create_subprocess_exec(
-                *self._program,
-                *("--commands", commands, "--results", results),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                start_new_session=True,  # Ctrl-C in the terminal is for the API, which then ends its sessions
-            )
+            with log.open("wb") as errors:
+                process = await asyncio.create_subprocess_exec(
+                    *self._program,
+                    *("--commands", self._endpoint("commands"), "--results", self._endpoint("results")),
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.DEVNULL,
+                    stderr=errors,
+                    start_new_session=True,  # Ctrl-C in the terminal is for the API, which then ends its sessions
+                )
         except OSError as error:
             self._fail(Failure(f"session {self.name!r}: its process can't be started: {error}", None, []))
             return
+        assert process.stdin is not None
+        process.stdin.write(json.dumps(self._first_line).encode() + b"\n")
+        began = started(process.pid)
+        if self._run_folder is not None and began is not None:
+            record = Record(pid=process.pid, started=began, directory=self._directory, settings=self._settings)
+            self._run_folder.write(self.name, record)
+        self._watch(process, LogTail(log))
+
+    def _watch(self, process: asyncio.subprocess.Process | AdoptedProcess, log: LogTail) -> None:
+        self._process, self._log = process, log
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context.instance()
-        self._results = _LoopSocket(_connect(context.socket(zmq.SUB), results), self._receive_result)
-        self._commands = _LoopSocket(_connect(context.socket(zmq.DEALER), commands), self._receive_reply)
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(self._first_line).encode() + b"\n")
+        results = _connect(context.socket(zmq.SUB), self._endpoint("results"))
+        commands = _connect(context.socket(zmq.DEALER), self._endpoint("commands"))
+        self._results = LoopSocket(results, self._receive_result)
+        self._commands = LoopSocket(commands, self._receive_reply)
         self._tasks = [
-            asyncio.create_task(run(self._process), name=f"{self.name}: {run.__name__}")
-            for run in (self._await_exit, self._await_ready)
+            asyncio.create_task(self._await_exit(process, log), name=f"{self.name}: exit"),
+            asyncio.create_task(self._await_ready(), name=f"{self.name}: ready"),
         ]
+
+    def _endpoint(self, part: str) -> str:
+        return f"ipc://{self._directory}/{part}"
 
     async def command(self, name: str, *, timeout: float = 5.0, **arguments: Any) -> Any:
         """The result of a command. Raises the error that the session process answers with, or Unavailable."""
@@ -201,7 +204,7 @@ class SessionProcess:
         self._result_seen.set()
         self._on_message(topic.decode(), payload)
 
-    async def _await_ready(self, _process: asyncio.subprocess.Process) -> None:
+    async def _await_ready(self) -> None:
         with contextlib.suppress(Unavailable):
             status = await self._request({"command": "status"}, None)
             while not self._result_seen.is_set():  # nothing that is published after the first result is lost
@@ -213,16 +216,14 @@ class SessionProcess:
                 self._on_message("status", msgpack.packb(status))
                 self.ready.set()
 
-    async def _await_exit(self, process: asyncio.subprocess.Process) -> None:
-        assert process.stderr is not None
-        while chunk := await process.stderr.read(65536):
-            self._stderr = (self._stderr + chunk)[-STDERR_TAIL:]
-            sys.stderr.write(chunk.decode(errors="replace"))
+    async def _await_exit(self, process: asyncio.subprocess.Process | AdoptedProcess, log: LogTail) -> None:
+        follow = asyncio.create_task(log.follow(), name=f"{self.name}: log")
         exit_code = await process.wait()
-        lines = self._stderr.decode(errors="replace").splitlines()[-STDERR_LINES:]
-        reason = f": {lines[-1]}" if lines else ""
+        follow.cancel()
+        log.read()
+        reason = f": {log.lines[-1]}" if log.lines else ""
         detail = f"session {self.name!r}: its process ended with exit code {exit_code}{reason}"
-        self._fail(Failure(detail, exit_code, lines))
+        self._fail(Failure(detail, exit_code, log.lines))
 
     def _fail(self, failure: Failure) -> None:
         self._result_seen.set()
@@ -239,6 +240,8 @@ class SessionProcess:
             if socket is not None:
                 socket.close()
         self._commands = self._results = None
+        if self._run_folder is not None:
+            self._run_folder.forget(self.name)
         if self._directory is not None:
             shutil.rmtree(self._directory, ignore_errors=True)
 

@@ -25,7 +25,7 @@ def settings_of(name: str, **more: Any) -> dict[str, Any]:
 
 def wait(condition: Callable[[], Any]) -> None:
     """Return when the condition holds; each look at it is a request, which is pause enough."""
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < end, "waited in vain"
 

@@ -10,9 +10,12 @@ import os
 import sys
 import threading
 import time
+from pathlib import Path
 
 import msgpack
 import zmq
+
+from neuroloop.session.adoption import outlive
 
 
 class Refusal(Exception):
@@ -117,9 +120,11 @@ class FakeSession:
         return {"fit": fit}
 
 
-def end_with_input() -> None:
+def end_with_server(lock: str | None, outlive_s: float) -> None:
     while sys.stdin.readline():
         continue
+    if lock is not None:
+        outlive(Path(lock), outlive_s)
     os._exit(0)
 
 
@@ -136,8 +141,9 @@ def main() -> None:
     parser.add_argument("--results")
     parser.add_argument("--log-level")
     options = parser.parse_args()
-    settings = json.loads(sys.stdin.readline())["session"]
-    threading.Thread(target=end_with_input, daemon=True).start()
+    given = json.loads(sys.stdin.readline())
+    settings = given["session"]
+    threading.Thread(target=end_with_server, args=(given["lock"], given["outlive_s"]), daemon=True).start()
     context = zmq.Context()
     commands, results = context.socket(zmq.ROUTER), context.socket(zmq.PUB)
     commands.bind(options.commands)

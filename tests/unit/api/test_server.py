@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 import socket
@@ -44,16 +45,69 @@ def test_a_signal_ends_the_server_and_its_sessions_cleanly(
     assert all(has_ended(pid) for pid in sessions)
 
 
-def test_sessions_end_when_the_server_is_killed(
-    running_server: Serve, session_settings: Serve, wait_until: Serve
+def kill(process: subprocess.Popen[str]) -> None:
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait(10)
+
+
+def predictions(url: str, count: int) -> list[dict[str, Any]]:
+    with connect(f"ws{url.removeprefix('http')}/v1/sessions/a/stream") as stream:
+        return [json.loads(stream.recv(timeout=10)) for _ in range(count)]
+
+
+def test_sessions_go_on_when_the_server_is_killed_and_the_next_one_finds_them(
+    running_server: Serve, session_settings: Serve, wait_until: Serve, tmp_path: Path
 ) -> None:
-    with running_server(session_settings("a")) as (url, process):
+    settings: dict[str, Any] = {"folder": str(tmp_path), "outlive_s": 30}
+    with running_server(session_settings("a"), **settings) as (url, process):
         wait_until(lambda: httpx.get(f"{url}/readyz").is_success)
         [session] = children(process.pid)
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait(10)
+        before = predictions(url, 5)[-1]["seq"]
+        kill(process)
+    port = int(url.rpartition(":")[2])
+    with running_server(session_settings("a", bin_ms=50), port=port, **settings) as (url, process):
+        wait_until(lambda: httpx.get(f"{url}/readyz").is_success)
+        assert not has_ended(session)
+        assert children(process.pid) == []
+        assert httpx.get(f"{url}/v1/sessions/a").json()["settings"]["bin_ms"] == 10
+        seqs = [prediction["seq"] for prediction in predictions(url, 40) if prediction["role"] == "active"]
+        assert seqs == list(range(seqs[0], seqs[-1] + 1))
+        assert seqs[0] > before
+        assert httpx.post(f"{url}/v1/sessions/a/stop").json()["state"] == "stopped"
+        kill(process)
+    with running_server(port=port, **settings) as (url, process):
+        wait_until(lambda: httpx.get(f"{url}/readyz").is_success)
+        wait_until(lambda: httpx.get(f"{url}/v1/sessions/a").json()["state"] == "stopped")
+        assert httpx.delete(f"{url}/v1/sessions/a").status_code == 204
         wait_until(lambda: has_ended(session))
-    assert has_ended(session)
+        process.terminate()
+        assert process.wait(10) == 0
+    assert [path.name for path in (tmp_path / "servers" / f"127.0.0.1-{port}").iterdir()] == ["lock"]
+
+
+def test_a_session_that_was_found_and_dies_is_reported(
+    running_server: Serve, session_settings: Serve, wait_until: Serve, tmp_path: Path
+) -> None:
+    with running_server(session_settings("a"), folder=str(tmp_path)) as (url, process):
+        wait_until(lambda: httpx.get(f"{url}/readyz").is_success)
+        kill(process)
+    with running_server(port=int(url.rpartition(":")[2]), folder=str(tmp_path)) as (url, _):
+        wait_until(lambda: httpx.get(f"{url}/v1/sessions/a").json()["state"] == "running")
+        httpx.post(f"{url}/v1/sessions/a/labels", json={"label": "die"})
+        wait_until(lambda: httpx.get(f"{url}/v1/sessions/a").json()["state"] == "failed")
+        assert "no more samples" in httpx.get(f"{url}/v1/sessions/a").json()["detail"]
+
+
+def test_sessions_end_when_no_server_comes(
+    running_server: Serve, session_settings: Serve, wait_until: Serve, tmp_path: Path
+) -> None:
+    with running_server(session_settings("a"), folder=str(tmp_path), outlive_s=0.2) as (url, process):
+        wait_until(lambda: httpx.get(f"{url}/readyz").is_success)
+        [session] = children(process.pid)
+        kill(process)
+        wait_until(lambda: has_ended(session))
+    with running_server(port=int(url.rpartition(":")[2]), folder=str(tmp_path)) as (url, _):
+        assert httpx.get(f"{url}/v1/sessions").json() == []
 
 
 def test_a_port_in_use_is_one_clear_line(running_server: Serve, server_url: str) -> None:

@@ -134,7 +134,9 @@ def test_a_process_that_will_not_end_is_killed() -> None:
     async def use(supervised: Supervised) -> int:
         child = supervised.process._process
         assert child is not None
-        await until(lambda: supervised.process._stderr == b"up")
+        log = supervised.process._log
+        assert log is not None
+        await until(lambda: log.lines == ["up"])
         await supervised.process.stop()
         with pytest.raises(ProcessLookupError):
             os.kill(child.pid, 0)
