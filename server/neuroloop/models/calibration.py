@@ -21,13 +21,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from neuroloop.errors import ModelError
 from neuroloop.models.calibration_kernels import expectations, observe
+from neuroloop.models.state_checks import TRIALS, check_trials
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
-
-TRIALS = 256
 
 
 class Trials:
@@ -73,18 +71,12 @@ class Trials:
 
 def restore(state: dict[str, Any], classes: int) -> Trials:
     """From a state dict. Raises ModelError where the trials are those of another decoder."""
+    check_trials(state, classes)
     logits = np.asarray(state["trial_logits"], dtype=np.float32)
     labels = np.asarray(state["trial_labels"], dtype=np.int64)
     trials = Trials(classes)
-    trials.count, trials.sharpness = int(state["trial_count"]), float(state["sharpness"])
+    trials.count, trials.sharpness = state["trial_count"], float(state["sharpness"])
     filled = min(trials.count, TRIALS)
-    for name, array, expected in (("logits", logits, (classes, filled)), ("labels", labels, (filled,))):
-        if array.shape != expected:
-            raise ModelError(f"decoder state: expected trial_{name} of shape {expected}, got {array.shape}")
-    # NaN fails the first comparison; every trial has a largest logit of 0
-    fits = (logits <= 0).all() and (filled == 0 or (logits.max(axis=0) == 0).all())
-    if not (fits and 0 <= trials.sharpness < np.inf and np.isin(labels, range(classes)).all()):
-        raise ModelError("decoder state: the trials of the calibration are not finite logits of the decoder's classes")
     trials.logits[:, :filled] = logits
     trials.labels[:filled] = labels
     trials.own[:filled], trials.even[:filled] = expectations(logits, labels)

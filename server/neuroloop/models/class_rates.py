@@ -15,16 +15,17 @@ sums, to the bit. O(features) per sample; O(features x classes) with a half-life
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from neuroloop.errors import ModelError
 from neuroloop.models.class_rate_kernels import FORGOTTEN, add, derive
+from neuroloop.models.online_settings import Rule
+from neuroloop.models.state_checks import check_class_rates
 
 F64 = NDArray[np.float64]
-Rule = Literal["mean", "sum"]
 
 
 class ClassRates:
@@ -104,12 +105,8 @@ class ClassRates:
 
 def restore(state: dict[str, Any], classes: int, features: int, rule: Rule = "mean") -> ClassRates:
     """From a state dict. Raises ModelError where the shapes are those of another decoder, or values are not finite."""
-    for name, expected in (("sums", (classes, features)), ("weights", (classes,)), ("counts", (classes,))):
-        if np.shape(state[name]) != expected:
-            raise ModelError(f"decoder state: expected {name} of shape {expected}, got {np.shape(state[name])}")
-        if not np.isfinite(state[name]).all():
-            raise ModelError(f"decoder state: {name} holds values that are not finite")
+    check_class_rates(state, classes, features)
     rates = ClassRates(classes, features, rule)
     rates.take(state["sums"], state["weights"], state["counts"])
-    rates.missing, rates.signed = int(state["missing"]), bool(state["signed"]) or rates.signed
+    rates.missing, rates.signed = state["missing"], state["signed"] or rates.signed
     return rates

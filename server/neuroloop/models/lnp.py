@@ -25,7 +25,6 @@ Missing pixels (NaN, Inf) are held: the pixel keeps its last value, the mean bef
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,11 +33,9 @@ from numpy.typing import NDArray
 
 from neuroloop.errors import ModelError
 from neuroloop.models import lnp_batch, lnp_files
-from neuroloop.models.lnp_parameters import LNPParameters, LNPSettings, make_parameters
+from neuroloop.models.lnp_parameters import LNPParameters, LNPSettings, cell_names, check_frame_size, make_parameters
 from neuroloop.models.lnp_state import LNPState
 from neuroloop.models.receptive_fields import Frame
-
-LARGEST_FRAME = 2**24  # values: 4096 x 4096 pixels
 
 F32 = NDArray[np.float32]
 
@@ -191,23 +188,6 @@ class LNP:
         self._state.step(np.zeros(self.frame, np.float32))
         self._state.learn(np.full(self._state.width, np.nan, np.float32))
         self._state.reset()
-
-
-def cell_names(cells: Sequence[str] | int) -> tuple[str, ...]:
-    """The names of the cells; 0, 1, ... where only their number is given. Raises ModelError for none, or one twice."""
-    names = tuple(str(cell) for cell in range(cells)) if isinstance(cells, int) else tuple(cells)
-    if not names or len(set(names)) < len(names):
-        raise ModelError(f"cells: expected one or more different names, got {list(names)}")
-    return names
-
-
-def check_frame_size(frame: Sequence[int]) -> Frame:
-    """(channels, rows, columns). Raises ModelError unless these are three numbers from 1 on, in bounds."""
-    if len(frame) != 3 or min(frame) < 1:
-        raise ModelError(f"frame: expected (channels, rows, columns), each at least 1, got {tuple(frame)}")
-    if math.prod(frame) > LARGEST_FRAME:
-        raise ModelError(f"frame: expected at most {LARGEST_FRAME} values, got {tuple(frame)}")
-    return int(frame[0]), int(frame[1]), int(frame[2])
 
 
 def as_frames(stimulus: Any, frame: Frame) -> NDArray[Any]:

@@ -46,7 +46,7 @@ def read(data: bytes) -> tuple[list[str], Frame, LNPSettings, dict[str, NDArray[
         raise ModelError(
             f"LNP weights: {error.args[0]} is missing in the metadata, or a tensor's type is unknown"
         ) from error
-    except (safetensors.SafetensorError, ValueError, TypeError) as error:
+    except (safetensors.SafetensorError, ValueError, TypeError, RecursionError) as error:
         raise ModelError(f"LNP weights: the bytes are no safetensors file: {error}") from error
     if not (isinstance(cells, list) and all(isinstance(cell, str) for cell in cells)):
         raise ModelError(f"LNP weights: expected a list of names as cells, got {cells!r}")

@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from neuroloop.errors import ModelError
-from neuroloop.models.lnp import LNP, as_frames, cell_names
+from neuroloop.models.lnp import LNP, as_frames
 from neuroloop.models.lnp_batch import hold
 from neuroloop.models.lnp_losses import bits_per_spike, correlation
-from neuroloop.models.lnp_parameters import LNPSettings
+from neuroloop.models.lnp_parameters import LNPSettings, cell_names
 from neuroloop.models.lnp_start import start_from_spikes
 from neuroloop.models.lnp_torch import LNPModule
 from neuroloop.models.receptive_fields import Frame

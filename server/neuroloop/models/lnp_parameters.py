@@ -14,7 +14,8 @@ stays zero.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -25,6 +26,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from neuroloop.errors import ModelError
 from neuroloop.models.nonlinearities import Nonlinearity
 from neuroloop.models.receptive_fields import Frame, centre
+
+LARGEST_FRAME = 2**24  # values: 4096 x 4096 pixels
 
 F32 = NDArray[np.float32]
 
@@ -78,6 +81,23 @@ class LNPParameters:
     def kernels(self, normalize: bool) -> tuple[NDArray[Any], NDArray[Any]]:
         """Spatial and temporal kernels as they are used."""
         return (unit_norm(self.space), unit_norm(self.time)) if normalize else (self.space, self.time)
+
+
+def cell_names(cells: Sequence[str] | int) -> tuple[str, ...]:
+    """The names of the cells; 0, 1, ... where only their number is given. Raises ModelError for none, or one twice."""
+    names = tuple(str(cell) for cell in range(cells)) if isinstance(cells, int) else tuple(cells)
+    if not names or len(set(names)) < len(names):
+        raise ModelError(f"cells: expected one or more different names, got {list(names)}")
+    return names
+
+
+def check_frame_size(frame: Sequence[int]) -> Frame:
+    """(channels, rows, columns). Raises ModelError unless these are three numbers from 1 on, in bounds."""
+    if len(frame) != 3 or min(frame) < 1:
+        raise ModelError(f"frame: expected (channels, rows, columns), each at least 1, got {tuple(frame)}")
+    if math.prod(frame) > LARGEST_FRAME:
+        raise ModelError(f"frame: expected at most {LARGEST_FRAME} values, got {tuple(frame)}")
+    return int(frame[0]), int(frame[1]), int(frame[2])
 
 
 def unit_norm(weights: NDArray[Any]) -> NDArray[Any]:

@@ -35,38 +35,23 @@ so that a frequent class wins), normalisation (none) and silent features (all ow
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
 from neuroloop.errors import ModelError
 from neuroloop.models.calibration import Trials
-from neuroloop.models.class_rates import ClassRates, Rule
+from neuroloop.models.class_rates import ClassRates
 from neuroloop.models.maxrate_kernels import lesson, vote
-from neuroloop.models.online import ClassRateDecoder, OnlineSettings, mean_of_known
+from neuroloop.models.online import ClassRateDecoder, mean_of_known
+from neuroloop.models.online_settings import MaxRateSettings
 from neuroloop.models.readout import Votes
 
 F64 = NDArray[np.float64]
 Indices = NDArray[np.intp]
 
 _NORMALIZE = ("none", "mean", "deviation")
-
-
-class MaxRateSettings(OnlineSettings):
-    """Settings of decoder kind `maxrate`."""
-
-    rule: Rule = Field(
-        "mean", description="mean: rates do not depend on how often a class was shown; sum: as published"
-    )
-    normalize: Literal["deviation", "mean", "none"] = Field(
-        "deviation", description="deviation from the mean over the classes in standard units; divide by it; as it is"
-    )
-    proportional: bool = Field(True, description="weigh each feature by its share p of the class it is assigned to")
-    silent: Literal["none", "first"] = Field(
-        "none", description="who owns a feature that is silent in every class: none, or the first class, as published"
-    )
 
 
 class MaxRate(ClassRateDecoder):

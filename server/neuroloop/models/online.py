@@ -19,14 +19,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
 
 from neuroloop.errors import ModelError
 from neuroloop.models import calibration, class_rates
 from neuroloop.models.answer_kernels import MISSING, SILENT
 from neuroloop.models.base import BatchScores, Scores
 from neuroloop.models.calibration import Trials
-from neuroloop.models.class_rates import ClassRates, Rule
+from neuroloop.models.class_rates import ClassRates
+from neuroloop.models.online_settings import OnlineSettings, Rule
 from neuroloop.models.readout import AnyReadout, Readout
 
 F64 = NDArray[np.float64]
@@ -34,17 +34,6 @@ F64 = NDArray[np.float64]
 _F32, _F64 = np.dtype(np.float32), np.dtype(np.float64)
 _OUT_OF_RANGE = "out of range: the rates, or what was learned from them, exceed 1e37"
 _SILENT = "no evidence: every feature that speaks for a class is silent"
-
-
-class OnlineSettings(BaseModel):
-    """Settings of every decoder on class rates."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    decay: float = Field(0.0, ge=0, description="forgetting per labelled sample of the same class, exp(-decay)")
-    half_life_s: float | None = Field(None, gt=0, description="forgetting per second of labelled time; null for none")
-    threshold: float | None = Field(None, gt=0, le=1, description="probability below which the decoder abstains")
-    temperature: float | None = Field(None, gt=0, description="of the softmax; null fits it on past labelled trials")
 
 
 class ClassRateDecoder(ABC):
@@ -202,11 +191,8 @@ class ClassRateDecoder(ABC):
         for name, expected in (("kind", self.kind), ("classes", list(self.classes))):
             if state.get(name) != expected:
                 raise ModelError(f"decoder state: expected {name} {expected!r}, got {state.get(name)!r}")
-        try:
-            rates = class_rates.restore(state, len(self.classes), self.features, self._rule)
-            trials = calibration.restore(state, len(self.classes))
-        except KeyError as error:
-            raise ModelError(f"decoder state: {error.args[0]} is missing") from error
+        rates = class_rates.restore(state, len(self.classes), self.features, self._rule)
+        trials = calibration.restore(state, len(self.classes))
         with self._lock:
             self._rates, self._trials = rates, trials
             self._publish(*self._readout(rates))

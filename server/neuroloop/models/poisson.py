@@ -9,22 +9,12 @@ feature not yet heard in a class makes it improbable, not impossible; a feature 
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
-from pydantic import Field
 
 from neuroloop.models.class_rates import ClassRates
-from neuroloop.models.online import ClassRateDecoder, OnlineSettings
+from neuroloop.models.online import ClassRateDecoder
+from neuroloop.models.online_settings import PoissonSettings
 from neuroloop.models.readout import Readout
-
-
-class PoissonSettings(OnlineSettings):
-    """Settings of decoder kind `poisson`."""
-
-    duration_s: float = Field(0.5, gt=0, description="T, the window that a rate vector covers")
-    smoothing: float = Field(0.5, gt=0, description="samples of the mean rate that each class starts with")
-    prior: Literal["uniform", "frequency"] = Field("uniform", description="of the classes; frequency: as labelled")
 
 
 class Poisson(ClassRateDecoder):
