@@ -1,0 +1,93 @@
+"""Runs a fit process on this machine: starts it, hears what it says, ends it when the caller is cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from neuroloop.errors import ModelError, Unavailable
+from neuroloop.training.messages import Failed, Message, parse
+
+FIT_PROGRAM = (sys.executable, "-m", "neuroloop.training")
+GRACE_S = 2.0  # between SIGTERM and SIGKILL
+STDERR_TAIL = 8192
+STDERR_LINES = 12
+LINE_LIMIT = 1 << 16
+
+
+async def run(
+    program: Sequence[str],
+    folder: Path,
+    on_start: Callable[[int], None],
+    on_message: Callable[[Message], None],
+) -> None:
+    """Run the process for a job's folder to its end.
+
+    on_start: told the process' id. Raises ModelError with what the process says is wrong, or with the end of its
+    standard error where it broke; Unavailable where it cannot be started. Cancelled, it ends the process: SIGTERM, and
+    after `GRACE_S` SIGKILL.
+    """
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *program,
+            str(folder),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C in the terminal is for the server, which then ends its fits
+            limit=LINE_LIMIT,
+        )
+    except OSError as error:
+        raise Unavailable(f"fit: its process can't be started: {error}") from error
+    try:
+        on_start(process.pid)
+        assert process.stdout is not None
+        assert process.stderr is not None
+        failed, tail = await asyncio.gather(_hear(process.stdout, on_message), _tail(process.stderr))
+        code = await process.wait()
+    finally:
+        await _end(process)
+    if failed is not None:
+        raise ModelError(failed)
+    if code != 0:
+        last = "\n".join(tail.decode(errors="replace").splitlines()[-STDERR_LINES:])
+        raise ModelError(f"fit: its process ended with exit code {code}" + (f":\n{last}" if last else ""))
+
+
+async def _hear(stdout: asyncio.StreamReader, on_message: Callable[[Message], None]) -> str | None:
+    """Hand messages on; returns why the fit failed, if it said so. Lines that are no message are passed over."""
+    failed = None
+    while True:
+        try:
+            line = await stdout.readuntil()
+        except asyncio.LimitOverrunError as overrun:
+            await stdout.readexactly(overrun.consumed)
+            continue
+        except asyncio.IncompleteReadError:
+            return failed
+        message = parse(line)
+        if isinstance(message, Failed):
+            failed = message.detail
+        elif message is not None:
+            on_message(message)
+
+
+async def _tail(stderr: asyncio.StreamReader) -> bytes:
+    tail = b""
+    while chunk := await stderr.read(65536):
+        tail = (tail + chunk)[-STDERR_TAIL:]
+    return tail
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    for force in (process.terminate, process.kill):
+        if process.returncode is not None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            force()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(process.wait(), GRACE_S)

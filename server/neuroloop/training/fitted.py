@@ -1,0 +1,23 @@
+"""What a fit makes, whatever its kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+# Told how much is done, in [0, 1], and the loss at that point where there is one.
+Tell = Callable[[float, float | None], None]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """weights: a file of the kind's form. about: what the registry says of it (settings, classes, ...).
+
+    metrics: held-out figures, plain numbers. amounts: how much was learned from and held out.
+    """
+
+    weights: bytes
+    about: dict[str, Any]
+    metrics: dict[str, float]
+    amounts: dict[str, int] = field(default_factory=dict)

@@ -1,0 +1,117 @@
+"""One fit job as it is known, and as it lies on disk: a folder with `job.json`, its input and its result.
+
+    queued -> running -> done
+       |         +-----> failed, cancelled, interrupted
+       +---------------> failed, cancelled, interrupted
+
+`job.json` is replaced atomically, so that it is whole whenever the server dies.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from neuroloop.errors import Conflict
+from neuroloop.training.request import Activation, FitRequest
+
+State = Literal["queued", "running", "done", "failed", "cancelled", "interrupted"]
+
+FILE, INPUT, RESULT, WEIGHTS = "job.json", "input.npz", "result.json", "weights.safetensors"
+NEXT: dict[State, tuple[State, ...]] = {
+    "queued": ("running", "failed", "cancelled", "interrupted"),
+    "running": ("done", "failed", "cancelled", "interrupted"),
+}
+CURVE_LENGTH = 1000
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Job(BaseModel):
+    """curve: (progress, loss) of each report that had a loss. version: of the model, when it is registered.
+
+    activation: what became of the wish to use the result. detail: why there is no result.
+    """
+
+    model_config = ConfigDict(extra="forbid", validate_assignment=True)
+
+    id: str
+    request: FitRequest
+    activate: Activation = "none"
+    session: str | None = None
+    by: str | None = None
+    state: State = "queued"
+    created: datetime = Field(default_factory=now)
+    started: datetime | None = None
+    ended: datetime | None = None
+    pid: int | None = None
+    progress: float = Field(0.0, ge=0, le=1)
+    curve: list[tuple[float, float]] = Field(default_factory=list)
+    metrics: dict[str, float | None] = Field(default_factory=dict)
+    result: dict[str, Any] | None = None
+    version: int | None = None
+    activation: str | None = None
+    detail: str | None = None
+
+    @property
+    def ended_already(self) -> bool:
+        return self.state not in NEXT
+
+    def turn(self, state: State, detail: str | None = None) -> None:
+        """Go on to another state. Raises Conflict where there is no way from this one."""
+        if state not in NEXT.get(self.state, ()):
+            raise Conflict(f"fit {self.id!r} is {self.state} already, so it cannot be {state}")
+        self.state, self.detail = state, detail
+        if state == "running":
+            self.started = now()
+            return
+        self.ended, self.pid = now(), None
+        if state == "done":
+            self.progress = 1.0
+
+    def advance(self, progress: float, loss: float | None) -> None:
+        """A report of the fit process. Of a long curve every second point is kept."""
+        self.progress = max(self.progress, progress)
+        if loss is None:
+            return
+        self.curve.append((progress, loss))
+        if len(self.curve) > CURVE_LENGTH:
+            del self.curve[1:-1:2]
+
+    def below_gate(self) -> str | None:
+        """Why the result is not good enough to be used, or None."""
+        wanted, name = self.request.min_metric, self.request.gate
+        if wanted is None:
+            return None
+        reached = self.metrics.get(name)
+        if reached is not None and reached >= wanted:
+            return None
+        return f"{name} {'unknown' if reached is None else f'{reached:.4g}'} < {wanted:g}"
+
+    def save(self, folder: Path) -> None:
+        """Write the file in the job's folder."""
+        write_whole(folder / FILE, self.model_dump_json(by_alias=True).encode())
+
+
+def load(folder: Path) -> Job | None:
+    """The job of a folder; None where there is none that can be read, as after a crash before it was first saved."""
+    try:
+        return Job.model_validate_json((folder / FILE).read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Put a file there, whole or not at all."""
+    part = path.with_name(path.name + ".part")
+    with part.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)

@@ -1,0 +1,233 @@
+"""The fit jobs of a server: at most so many run, the others wait in the order in which they came.
+
+A job is a folder; see `job`. One asyncio task takes it from its data to its registered version; cancelling the task
+is how a job is cancelled. Ended jobs lose their input, and the oldest of them their folder when there are too many.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+import shutil
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from neuroloop.errors import Conflict, NeuroloopError, NotFound
+from neuroloop.training import executor
+from neuroloop.training.executor import FIT_PROGRAM
+from neuroloop.training.job import INPUT, RESULT, WEIGHTS, Job, load, now
+from neuroloop.training.messages import Message, Progress
+from neuroloop.training.request import Activation, FitRequest
+
+log = structlog.get_logger(__name__)
+
+KEPT = 200  # ended jobs that can still be asked about
+
+# Makes a version of a model out of weights and what is known of them; returns its number. Called in a thread.
+Register = Callable[[str, bytes, dict[str, Any]], int]
+# Puts the data of a job into this file.
+Gather = Callable[[Path], Awaitable[None]]
+# Has a session use a version of a job's model.
+Activate = Callable[[Job], Awaitable[str]]
+
+
+class FitJobs:
+    """All fit jobs.
+
+    folder: theirs alone. register, activate: what is done with a result. program: the command line of a fit process,
+    without the job's folder. running: how many at a time. waiting: how many more are taken.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        register: Register,
+        activate: Activate,
+        program: Sequence[str] = FIT_PROGRAM,
+        *,
+        running: int = 1,
+        waiting: int = 32,
+    ) -> None:
+        self._folder = folder
+        self._register = register
+        self._activate = activate
+        self._program = program
+        self._slots = asyncio.Semaphore(running)
+        self._limit = running + waiting
+        self._jobs: dict[str, Job] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._cancelled: set[str] = set()
+        self._fitted: set[str] = set()  # have their result, and are not cancelled any more
+
+    async def open(self) -> None:
+        """Find the jobs of the last time: those that were running are interrupted, those that waited wait again."""
+        for job in await asyncio.to_thread(self._load):
+            self._jobs[job.id] = job
+            if job.state == "running" or (job.state == "queued" and not (self._path(job) / INPUT).exists()):
+                job.turn("interrupted", "the server ended while the fit was under way; ask for it again")
+                await self._save(job)
+            elif job.state == "queued":
+                self._begin(job, None)
+
+    async def submit(
+        self,
+        request: FitRequest,
+        gather: Gather,
+        *,
+        beforehand: bool,
+        activate: Activation = "none",
+        session: str | None = None,
+        by: str | None = None,
+    ) -> Job:
+        """A new job. beforehand: whether the data are at hand, and are gathered before this returns.
+
+        Raises Conflict where too many jobs wait, and what `gather` raises for data at hand.
+        """
+        self._check_room()
+        created = now()
+        identifier = f"{created:%Y%m%dT%H%M%S}-{secrets.token_hex(4)}"
+        job = Job(id=identifier, request=request, activate=activate, session=session, by=by, created=created)
+        folder = self._path(job)
+        await asyncio.to_thread(folder.mkdir, parents=True)
+        try:
+            if beforehand:
+                await gather(folder / INPUT)
+                self._check_room()
+            await self._save(job)
+        except BaseException:
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+            raise
+        self._jobs[job.id] = job
+        self._begin(job, None if beforehand else gather)
+        return job
+
+    def __getitem__(self, identifier: str) -> Job:
+        if identifier not in self._jobs:
+            raise NotFound(f"no fit {identifier!r}; GET /v1/fits lists them")
+        return self._jobs[identifier]
+
+    def all(self) -> list[Job]:
+        """Oldest first."""
+        return list(self._jobs.values())
+
+    async def cancel(self, identifier: str) -> Job:
+        """End a job; returns when its process has ended. Raises Conflict for one that has ended already."""
+        job = self[identifier]
+        if job.ended_already:
+            raise Conflict(f"fit {identifier!r} is {job.state} already; there is nothing to cancel")
+        if identifier in self._fitted:
+            raise Conflict(f"fit {identifier!r} has its result and is being registered; delete the version afterwards")
+        self._cancelled.add(identifier)
+        await self._stop(identifier)
+        return job
+
+    async def close(self) -> None:
+        """End what runs, as interrupted; what waits goes on when the server is back."""
+        await asyncio.gather(*(self._stop(identifier) for identifier in list(self._tasks)))
+
+    def _check_room(self) -> None:
+        if len(self._tasks) >= self._limit:
+            raise Conflict(f"{self._limit} fits run or wait already; cancel one, or ask again later")
+
+    def _path(self, job: Job) -> Path:
+        return self._folder / job.id
+
+    def _begin(self, job: Job, gather: Gather | None) -> None:
+        task = asyncio.create_task(self._carry_out(job, gather), name=f"fit {job.id}")
+        self._tasks[job.id] = task
+        task.add_done_callback(lambda _: self._tasks.pop(job.id, None))
+
+    async def _stop(self, identifier: str) -> None:
+        task = self._tasks.get(identifier)
+        if task is not None:
+            if identifier not in self._fitted:
+                task.cancel()
+            await asyncio.wait([task])
+
+    async def _carry_out(self, job: Job, gather: Gather | None) -> None:
+        try:
+            if gather is not None:
+                await gather(self._path(job) / INPUT)
+            async with self._slots:
+                job.turn("running")
+                await self._fit(job)
+            job.turn("done")
+        except NeuroloopError as error:
+            job.turn("failed", str(error))
+        except asyncio.CancelledError:
+            if job.id in self._cancelled:
+                job.turn("cancelled")
+            elif job.state == "queued" and gather is None:
+                return  # to wait again when the server is back
+            else:
+                job.turn("interrupted", "the server ended while the fit was under way; ask for it again")
+        except Exception:
+            log.exception("fit_broke", fit=job.id)
+            job.turn("failed", "a fault of the server; its log has more")
+        log.info("fit_ended", fit=job.id, state=job.state, detail=job.detail)
+        await self._save(job)
+        await asyncio.to_thread((self._path(job) / INPUT).unlink, missing_ok=True)
+        await self._forget_oldest()
+        self._fitted.discard(job.id)
+        self._cancelled.discard(job.id)
+
+    async def _fit(self, job: Job) -> None:
+        """From the data of a job to a registered version, and to its use."""
+        folder = self._path(job)
+
+        def started(pid: int) -> None:
+            job.pid = pid
+
+        def heard(message: Message) -> None:
+            if isinstance(message, Progress):
+                job.advance(message.progress, message.loss)
+
+        await self._save(job)
+        await executor.run(self._program, folder, started, heard)
+        self._fitted.add(job.id)
+        job.pid = None
+        weights, result = await asyncio.to_thread(_result, folder)
+        job.metrics = result["metrics"]
+        job.result = result | {"parent": job.request.parent}
+        job.version = await asyncio.to_thread(self._register, job.request.name, weights, self._document(job))
+        if job.activate != "none":
+            job.activation = await self._use(job)
+
+    def _document(self, job: Job) -> dict[str, Any]:
+        """What the registry is told beside the weights."""
+        assert job.result is not None
+        training = job.result["training"] | {"fit": job.id, "finished": now().isoformat()}
+        return job.result | {"training": training, "by": job.by}
+
+    async def _use(self, job: Job) -> str:
+        """Have the session use the version, if it is good enough; says what became of it. The version stays anyway."""
+        fault = job.below_gate()
+        if fault is not None:
+            return f"not activated: {fault}"
+        try:
+            return await self._activate(job)
+        except NeuroloopError as error:
+            return f"not activated: {error}"
+
+    async def _save(self, job: Job) -> None:
+        await asyncio.to_thread(job.save, self._path(job))
+
+    def _load(self) -> list[Job]:
+        if not self._folder.is_dir():
+            return []
+        jobs = [load(folder) for folder in sorted(self._folder.iterdir())]
+        return [job for job in jobs if job is not None]
+
+    async def _forget_oldest(self) -> None:
+        ended = [job for job in self._jobs.values() if job.ended_already]
+        for job in ended[: max(0, len(ended) - KEPT)]:
+            del self._jobs[job.id]
+            await asyncio.to_thread(shutil.rmtree, self._path(job), ignore_errors=True)
+
+
+def _result(folder: Path) -> tuple[bytes, dict[str, Any]]:
+    return (folder / WEIGHTS).read_bytes(), json.loads((folder / RESULT).read_bytes())

@@ -1,0 +1,42 @@
+"""What a fit process says on its standard output: one JSON map per line."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+
+class Progress(BaseModel):
+    """How much is done, and the loss at that point."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    type: Literal["progress"] = "progress"
+    progress: float = Field(ge=0, le=1)
+    loss: float | None = None
+
+
+class Failed(BaseModel):
+    """Why there will be no result: something that whoever asked can put right."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    type: Literal["failed"] = "failed"
+    detail: str
+
+
+Message = Progress | Failed
+_MESSAGE: TypeAdapter[Message] = TypeAdapter(Message)
+
+
+def parse(line: bytes) -> Message | None:
+    """The message in a line; None for anything else."""
+    try:
+        return _MESSAGE.validate_json(line)
+    except ValidationError:
+        return None
+
+
+def write(message: Message) -> bytes:
+    return message.model_dump_json().encode() + b"\n"

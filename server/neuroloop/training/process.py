@@ -1,0 +1,111 @@
+"""The fit process: reads a job's folder, fits, writes the result beside it, and says how far it is.
+
+It ends when its standard input is closed, so it never outlives the server that started it. Everything that libraries
+print goes to standard error: standard output is for messages alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import sys
+import threading
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from neuroloop import __version__
+from neuroloop.errors import ModelError, NeuroloopError
+from neuroloop.training import arrays, messages
+from neuroloop.training.arrays import Arrays
+from neuroloop.training.fitted import Fitted, Tell
+from neuroloop.training.job import FILE, INPUT, RESULT, WEIGHTS, load, write_whole
+from neuroloop.training.request import FitRequest
+
+PACKAGES = ("numpy", "numba", "torch", "lightning", "safetensors")
+ORPHANED = 3  # exit code
+
+
+def main(folder: Path) -> int:
+    """Fit the job of a folder; returns the exit code. What whoever asked can put right is said in a message."""
+    said = _own_output()
+    threading.Thread(target=_end_with_input, name="input", daemon=True).start()
+
+    def say(message: messages.Message) -> None:
+        said.write(messages.write(message))
+        said.flush()
+
+    try:
+        job = load(folder)
+        if job is None:
+            raise ModelError(f"fit: {folder / FILE} cannot be read")
+        data = arrays.read(folder / INPUT)
+        fitted = fit(job.request, data, lambda progress, loss: say(messages.Progress(progress=progress, loss=loss)))
+        write_whole(folder / WEIGHTS, fitted.weights)
+        write_whole(folder / RESULT, json.dumps(result(job.request, data, fitted), allow_nan=False).encode())
+    except NeuroloopError as error:
+        say(messages.Failed(detail=str(error)))
+        return 1
+    return 0
+
+
+def fit(request: FitRequest, data: Arrays, tell: Tell) -> Fitted:
+    """The fit of the request's kind; each imports what it needs, some of it heavy."""
+    arrays.check(request.kind, {name: arrays.Header(array.shape, array.dtype) for name, array in data.items()})
+    if request.kind == "lrr":
+        from neuroloop.training import rereference as kind
+    elif request.kind == "lnp":
+        from neuroloop.training import encoders as kind  # type: ignore[no-redef]
+    else:
+        from neuroloop.training import decoders as kind  # type: ignore[no-redef]
+    return kind.fit(request, data, tell)
+
+
+def result(request: FitRequest, data: Arrays, fitted: Fitted) -> dict[str, Any]:
+    """What the registry is to know: what was made, out of what, by what, and how good it is."""
+    return {
+        "kind": request.kind,
+        **fitted.about,
+        "metrics": {name: value if np.isfinite(value) else None for name, value in fitted.metrics.items()},
+        "training": {
+            "digest": digest(data),
+            "source": request.source.model_dump(mode="json", by_alias=True, exclude_none=True),
+            "seed": request.seed,
+            "held_out": request.held_out,
+            "window": request.window,
+            **fitted.amounts,
+            "packages": {"neuroloop": __version__} | _versions(),
+        },
+    }
+
+
+def digest(data: Arrays) -> str:
+    """`sha256:...` over all arrays, their names, types and shapes."""
+    total = hashlib.sha256()
+    for name in sorted(data):
+        array = np.ascontiguousarray(data[name])
+        total.update(f"{name}:{array.dtype.str}:{array.shape}:".encode())
+        total.update(array.tobytes() if array.dtype.kind == "U" else array.data if array.size else b"")
+    return f"sha256:{total.hexdigest()}"
+
+
+def _versions() -> dict[str, str]:
+    """Of the packages that were at work."""
+    return {name: importlib.metadata.version(name) for name in PACKAGES if name in sys.modules}
+
+
+def _own_output() -> BinaryIO:
+    """Standard output for messages alone; what others print goes to standard error from now on."""
+    own = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    return own
+
+
+def _end_with_input() -> None:
+    """Whoever started this process holds its standard input open."""
+    while os.read(0, 4096):
+        continue
+    os._exit(ORPHANED)

@@ -1,0 +1,117 @@
+"""What is asked of a fit. No numerics: the API reads it, the job's folder keeps it, the fit process obeys it."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import ConfigDict, Field, model_validator
+
+from neuroloop.config import BandpowerSettings, CountsSettings, FrontEnd, Name, Settings
+from neuroloop.session.labels import HISTORY_S
+
+Kind = Literal["maxrate", "poisson", "lrr", "lnp"]
+Activation = Literal["none", "shadow", "active"]
+
+# The held-out metrics that `min_metric` can be about, larger is better; the first is the default.
+METRICS: dict[str, tuple[str, ...]] = {
+    "maxrate": ("accuracy", "balanced_accuracy"),
+    "poisson": ("accuracy", "balanced_accuracy"),
+    "lrr": ("explained_variance",),
+    "lnp": ("correlation", "bits_per_spike"),
+}
+
+
+class LiveSource(Settings):
+    """Bins and labels of a running session: the last seconds that it keeps, or those to come."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    session: Name
+    seconds: float = Field(gt=0, le=3600)
+    which: Literal["last", "next"] = Field("last", alias="from")
+
+    @model_validator(mode="after")
+    def _is_kept(self) -> LiveSource:
+        if self.which == "last" and self.seconds > HISTORY_S:
+            raise ValueError(f"a session keeps its last {HISTORY_S:g} s; for more, give from: next")
+        return self
+
+
+class RecordingSource(Settings):
+    """A recording in the server's folder of recordings, and how rates and labels are made from it."""
+
+    name: str = Field(min_length=1, max_length=256, description="path below the folder of recordings")
+    run: int | None = Field(None, ge=0, description="of a recording that has runs")
+    rate: float | None = Field(None, gt=0, description="bins per second of a spike recording")
+    front_end: FrontEnd = Field(default_factory=CountsSettings, description="as in a session")
+    bin_ms: float = Field(20.0, gt=0, le=10_000)
+    labels: dict[str, str] | None = Field(None, description="marker text -> label; by default the text is the label")
+    interval: tuple[float, float] = Field((0.0, 0.5), description="seconds relative to the marker: start, end")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> RecordingSource:
+        if not self.interval[0] < self.interval[1]:
+            raise ValueError("interval: start must be before end")
+        return self
+
+
+class Source(Settings):
+    """Where the data come from: exactly one of these. arrays: what the uploaded NPZ is called in the lineage."""
+
+    live: LiveSource | None = None
+    recording: RecordingSource | None = None
+    arrays: str | None = Field(None, min_length=1, max_length=256)
+
+    @model_validator(mode="after")
+    def _is_one(self) -> Source:
+        given = [key for key in ("live", "recording", "arrays") if getattr(self, key) is not None]
+        if len(given) != 1:
+            raise ValueError(f"expected exactly one of live, recording, arrays; got {', '.join(given) or 'none'}")
+        return self
+
+
+class FitRequest(Settings):
+    """A model to be fitted, from what, and how good it must be to be used."""
+
+    name: Name = Field(description="of the model whose next version the result becomes")
+    kind: Kind
+    settings: dict[str, Any] = Field(
+        default_factory=dict, description="of the kind; for lnp, `training` holds those of the fit"
+    )
+    source: Source
+    classes: list[str] | None = Field(None, min_length=2, description="of a decoder; by default the labels that occur")
+    window: int | None = Field(
+        None, ge=1, le=10_000, description="bins whose mean is one sample of a decoder; by default all of a trial"
+    )
+    held_out: float = Field(0.2, ge=0, lt=1, description="last share of the data, for the metrics alone")
+    min_metric: float | None = Field(None, description="a held-out metric below this: registered, but not activated")
+    metric: str | None = Field(None, description="the one that min_metric is about; by default the kind's first")
+    seed: int = Field(0, ge=0, lt=2**31)
+    parent: int | None = Field(None, ge=1, description="version that this one is to follow, for the lineage")
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> FitRequest:
+        if self.metric is not None and self.metric not in METRICS[self.kind]:
+            raise ValueError(
+                f"metric: expected one of {', '.join(METRICS[self.kind])} for {self.kind}, got {self.metric!r}"
+            )
+        if self.min_metric is not None and self.held_out == 0:
+            raise ValueError("min_metric: nothing is held out to measure it on; give held_out above 0")
+        if self.classes is not None and len(set(self.classes)) != len(self.classes):
+            raise ValueError("classes: every class needs a name of its own")
+        if self.kind in ("lrr", "lnp") and self.source.live is not None:
+            raise ValueError(
+                f"source: live data are for decoders, not for {self.kind}"
+                + (": POST /v1/sessions/{s}/rereference/fit fits weights from them" * (self.kind == "lrr"))
+            )
+        if self.kind == "lnp" and self.source.recording is not None:
+            raise ValueError("source: an encoder needs the stimulus; upload arrays `stimulus` and `counts`")
+        recording = self.source.recording
+        if self.kind != "lrr" and recording and not isinstance(recording.front_end, CountsSettings | BandpowerSettings):
+            raise ValueError("source: recording.front_end: expected counts or bandpower, whose rates need no weights")
+        return self
+
+    @property
+    def gate(self) -> str:
+        """The metric that min_metric is about."""
+        return self.metric or METRICS[self.kind][0]

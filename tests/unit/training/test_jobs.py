@@ -1,0 +1,202 @@
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from neuroloop.errors import Conflict, ModelError, NotFound
+from neuroloop.training.job import Job, load
+from neuroloop.training.jobs import FitJobs
+from neuroloop.training.request import FitRequest
+
+PROGRAM = (sys.executable, str(Path(__file__).with_name("fake_fit.py")))
+PATIENCE_S = 20
+
+
+def request(**settings):
+    return FitRequest.model_validate(
+        {"name": "reach", "kind": "maxrate", "source": {"arrays": "a.npz"}, "settings": settings, "min_metric": 0.8}
+    )
+
+
+async def gather(path):
+    path.write_bytes(b"data")
+
+
+class Server:
+    """Fit jobs in a folder, with a registry that remembers what it was told."""
+
+    def __init__(self, folder, **options):
+        self.registered, self.activated = [], []
+        self.folder = folder
+        self.jobs = FitJobs(folder, self.register, self.activate, PROGRAM, **options)
+
+    def register(self, name, weights, document):
+        self.registered.append((name, weights, document))
+        return len(self.registered)
+
+    async def activate(self, job):
+        self.activated.append(job.id)
+        return f"{job.activate} from bin 7 on"
+
+    async def submit(self, activate="none", gather=gather, beforehand=True, **settings):
+        return await self.jobs.submit(request(**settings), gather, beforehand=beforehand, activate=activate, by="ann")
+
+    async def until(self, job, *states, progress=0.0):
+        async with asyncio.timeout(PATIENCE_S):
+            while job.state not in states or job.progress < progress:
+                await asyncio.sleep(0)
+        return job
+
+    async def ended(self, job):
+        return await self.until(job, "done", "failed", "cancelled", "interrupted")
+
+
+def run(test):
+    asyncio.run(test)
+
+
+def test_a_job_goes_from_its_data_to_a_registered_version_with_its_lineage(tmp_path):
+    async def test():
+        server = Server(tmp_path)
+        job = await server.submit()
+        assert job.state == "queued"
+        await server.ended(job)
+        assert (job.state, job.version, job.progress, job.metrics) == ("done", 1, 1.0, {"accuracy": 0.61})
+        assert job.curve == [(0.25, 0.75), (0.5, 0.5)]
+        name, weights, document = server.registered[0]
+        assert (name, weights) == ("reach", b"weights")
+        assert document["training"]["fit"] == job.id
+        assert document["by"] == "ann"
+        assert server.activated == []
+        await server.jobs.close()
+        assert load(tmp_path / job.id) == job
+        assert not (tmp_path / job.id / "input.npz").exists()
+
+    run(test())
+
+
+def test_a_result_below_the_gate_is_registered_but_not_activated(tmp_path):
+    async def test():
+        server = Server(tmp_path)
+        poor = await server.ended(await server.submit(activate="active"))
+        good = await server.ended(await server.submit(activate="shadow", metrics={"accuracy": 0.9}))
+        assert (poor.state, poor.version, poor.activation) == ("done", 1, "not activated: accuracy 0.61 < 0.8")
+        assert (good.state, good.version, good.activation) == ("done", 2, "shadow from bin 7 on")
+        assert server.activated == [good.id]
+
+    run(test())
+
+
+def test_what_the_process_says_is_wrong_and_how_it_broke_are_in_the_detail(tmp_path):
+    async def test():
+        server = Server(tmp_path)
+        refused = await server.ended(await server.submit(refuses="two classes are needed"))
+        assert (refused.state, refused.detail) == ("failed", "two classes are needed")
+        broke = await server.ended(await server.submit(breaks=True))
+        assert broke.state == "failed"
+        assert "exit code 1:\nline 1\nno more memory" in broke.detail
+        assert server.registered == []
+
+    run(test())
+
+
+def test_a_program_that_cannot_start_is_a_failed_job(tmp_path):
+    async def test():
+        server = Server(tmp_path)
+        server.jobs = FitJobs(tmp_path, server.register, server.activate, ("/nowhere/fit",))
+        job = await server.ended(await server.submit())
+        assert job.state == "failed"
+        assert "can't be started" in job.detail
+
+    run(test())
+
+
+@pytest.mark.parametrize("stubborn", [False, True])
+def test_cancelling_ends_the_process_also_one_that_ignores_it(tmp_path, monkeypatch, stubborn):
+    monkeypatch.setattr("neuroloop.training.executor.GRACE_S", 0.1)
+
+    async def test():
+        server = Server(tmp_path)
+        job = await server.submit(waits=True, stubborn=stubborn)
+        await server.until(job, "running", progress=0.75 if stubborn else 0.5)
+        pid = job.pid
+        assert (await server.jobs.cancel(job.id)).state == "cancelled"
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+        with pytest.raises(Conflict, match="is cancelled already"):
+            await server.jobs.cancel(job.id)
+        assert load(tmp_path / job.id).state == "cancelled"
+
+    run(test())
+
+
+def test_so_many_run_the_next_wait_in_order_and_more_than_that_are_refused(tmp_path):
+    async def test():
+        server = Server(tmp_path, running=1, waiting=2)
+        first, second, third = [await server.submit(waits=True) for _ in range(3)]
+        await server.until(first, "running")
+        assert [second.state, third.state] == ["queued", "queued"]
+        with pytest.raises(Conflict, match="3 fits run or wait already"):
+            await server.submit()
+        assert len(list(tmp_path.iterdir())) == 3
+        await server.jobs.cancel(second.id)
+        await server.jobs.cancel(first.id)
+        await server.until(third, "running")
+        assert second.started is None
+        await server.jobs.close()
+
+    run(test())
+
+
+def test_data_that_are_refused_leave_no_job_and_no_folder(tmp_path):
+    async def refuse(_path):
+        raise ModelError("arrays: 'labels' is missing")
+
+    async def test():
+        server = Server(tmp_path)
+        with pytest.raises(ModelError, match="labels"):
+            await server.submit(gather=refuse)
+        assert server.jobs.all() == list(tmp_path.iterdir()) == []
+        late = await server.ended(await server.submit(gather=refuse, beforehand=False))
+        assert (late.state, late.detail) == ("failed", "arrays: 'labels' is missing")
+        with pytest.raises(NotFound, match="no fit 'nothing'"):
+            server.jobs["nothing"]
+
+    run(test())
+
+
+def test_a_server_that_ends_interrupts_what_runs_and_what_waits_goes_on_in_the_next(tmp_path):
+    async def gather_forever(_path):
+        await asyncio.Event().wait()
+
+    async def test():
+        server = Server(tmp_path)
+        running = await server.submit(waits=True)
+        await server.until(running, "running", progress=0.5)
+        waiting, gathering = await server.submit(), await server.submit(gather=gather_forever, beforehand=False)
+        await server.jobs.close()
+        assert [job.state for job in (running, waiting, gathering)] == ["interrupted", "queued", "interrupted"]
+        after = Server(tmp_path)
+        await after.jobs.open()
+        assert [job.state for job in after.jobs.all()] == ["interrupted", "queued", "interrupted"]
+        assert (await after.ended(after.jobs[waiting.id])).state == "done"
+
+    run(test())
+
+
+def test_a_job_that_was_running_when_the_server_was_killed_is_interrupted(tmp_path):
+    killed = Job(id="20260101T000000-0a", request=request(), state="running", pid=1)
+    (tmp_path / killed.id).mkdir()
+    killed.save(tmp_path / killed.id)
+    (tmp_path / "half a job").mkdir()
+
+    async def test():
+        server = Server(tmp_path)
+        await server.jobs.open()
+        (job,) = server.jobs.all()
+        assert (job.id, job.state, job.pid) == (killed.id, "interrupted", None)
+        assert load(tmp_path / killed.id).state == "interrupted"
+
+    run(test())

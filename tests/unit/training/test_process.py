@@ -1,0 +1,189 @@
+"""Fits by their kinds, in this process; and the fit process itself."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from neuroloop.errors import ModelError
+from neuroloop.models import decoder_files
+from neuroloop.models.lnp import LNP
+from neuroloop.signal.lrr import LRR
+from neuroloop.training.job import Job
+from neuroloop.training.process import digest, fit, result
+from neuroloop.training.request import FitRequest
+
+
+def request(kind, **more):
+    return FitRequest.model_validate({"name": "reach", "kind": kind, "source": {"arrays": "a.npz"}} | more)
+
+
+def ignore(_progress, _loss):
+    return None
+
+
+@pytest.fixture(scope="module")
+def reaches():
+    """Bins of 12 units in 60 trials of 10 bins each of three directions, with pauses of 3 bins."""
+    generator = np.random.default_rng(5)
+    tuning = generator.gamma(2.0, 5.0, (3, 12))
+    labels = np.concatenate([[trial % 3] * 10 + [-1] * 3 for trial in range(60)])
+    rates = generator.poisson(np.where(labels[:, None] >= 0, tuning[labels], tuning.mean(axis=0))).astype(np.float32)
+    return {"rates": rates, "labels": labels}
+
+
+@pytest.mark.parametrize("kind", ["maxrate", "poisson"])
+def test_a_decoder_is_fitted_measured_on_what_it_has_not_seen_and_read_back(reaches, kind):
+    told = []
+    asked = request(kind, classes=["left", "right", "up"], window=5)
+    fitted = fit(asked, reaches, lambda progress, loss: told.append((progress, loss)))
+    assert fitted.metrics["accuracy"] > 0.9
+    assert fitted.metrics["balanced_accuracy"] > 0.9
+    assert fitted.metrics["log_loss"] < 0.5
+    assert fitted.amounts == {"training_samples": 96, "held_out_samples": 24}
+    progress, losses = zip(*told, strict=True)
+    assert progress == tuple(sorted(progress))
+    assert progress[-1] == 1.0
+    assert losses[-1] == fitted.metrics["log_loss"] < losses[0]
+    decoder = decoder_files.load(decoder_files.read(fitted.weights))
+    assert decoder.classes == ("left", "right", "up")
+    assert sum(decoder.learned().values()) == 96
+    assert fitted.about["features"] == 12
+
+
+def test_a_fit_is_the_same_bit_for_bit_and_its_result_says_from_what(reaches):
+    asked = request("maxrate", seed=3)
+    one, other = fit(asked, reaches, ignore), fit(asked, reaches, ignore)
+    assert one.weights == other.weights
+    told = json.loads(json.dumps(result(asked, reaches, one)))
+    assert told["training"]["digest"] == digest(reaches)
+    assert told["training"]["source"] == {"arrays": "a.npz"}
+    assert told["training"]["packages"].keys() >= {"neuroloop", "numpy", "numba"}
+    assert told["classes"] == ["0", "1", "2"]
+    changed = reaches | {"labels": np.roll(reaches["labels"], 1)}
+    assert digest(changed) != digest(reaches)
+
+
+def test_trials_may_come_as_they_are_and_labels_by_name():
+    generator = np.random.default_rng(0)
+    names = np.array(["rest", "move", ""] * 20)
+    trials = generator.poisson(np.where(names[:, None] == "move", [9, 1], [1, 9]))
+    fitted = fit(request("maxrate"), {"trials": trials, "labels": names}, ignore)
+    assert fitted.about["classes"] == ["move", "rest"]
+    assert fitted.metrics["accuracy"] > 0.9
+    assert fitted.amounts == {"training_samples": 32, "held_out_samples": 8}
+
+
+@pytest.mark.parametrize(
+    ("more", "labels", "words"),
+    [
+        ({}, np.zeros(6, int), "two classes or more"),
+        ({}, np.full(6, -1), "two classes or more"),
+        ({"classes": ["a", "b"]}, np.array([0, 1, 2, 0, 1, 2]), "or 0 to 1; got 0 to 2"),
+        ({"classes": ["a", "b"]}, np.array(["a", "b", "c", "a", "b", ""]), "c: none of the classes a, b"),
+        ({"classes": ["a", "b"], "held_out": 0.5}, np.array([0, 0, 0, 1, 1, 1]), "to learn from, got those of: a"),
+        ({"settings": {"decai": 1}}, np.array([0, 1, 0, 1, 0, 1]), "decai: unknown; maxrate has: decay"),
+    ],
+)
+def test_labels_and_settings_that_cannot_be_learned_are_refused(more, labels, words):
+    with pytest.raises(ModelError, match=words):
+        fit(request("maxrate", **more), {"trials": np.ones((6, 2)), "labels": labels}, ignore)
+
+
+def test_rereference_weights_are_fitted_and_the_residual_measured_on_later_samples():
+    generator = np.random.default_rng(1)
+    common = generator.standard_normal((5000, 1))
+    samples = (common * 5 + generator.standard_normal((5000, 8))).astype(np.float32)
+    channels = np.array([f"c{number}" for number in range(8)])
+    asked = request("lrr", settings={"clusters": 4})
+    fitted = fit(asked, {"samples": samples, "channels": channels}, ignore)
+    lrr = LRR(list(channels), asked.settings and LRR(8).settings).load(fitted.weights)
+    test = samples[4000:].astype(np.float64)
+    expected = np.mean(lrr.transform(test).var(axis=0) / test.var(axis=0))
+    assert fitted.metrics["residual_variance"] == pytest.approx(expected)
+    assert fitted.metrics["residual_variance"] < 0.1
+    assert fitted.metrics["explained_variance"] == pytest.approx(1 - expected)
+    with pytest.raises(ModelError, match="samples so far"):
+        fit(request("lrr"), {"samples": samples[:20]}, ignore)
+    with pytest.raises(ModelError, match="half_life_s"):
+        fit(request("lrr", settings={"half_life_s": 3}), {"samples": samples}, ignore)
+    with pytest.raises(ModelError, match="ridges: unknown key"):
+        fit(request("lrr", settings={"ridges": 3}), {"samples": samples}, ignore)
+
+
+def test_an_encoder_is_fitted_and_measured_on_later_bins():
+    generator = np.random.default_rng(2)
+    level = generator.standard_normal(6000)
+    drive = np.convolve(level, [0, 0.2, 0.8, -0.5])[: len(level)]
+    counts = generator.poisson(np.exp(drive - 1.5))
+    usable = np.ones(6000, bool)
+    usable[2000:2100] = False
+    told = []
+    asked = request("lnp", settings={"lags": 6, "nonlinearity": "exp", "training": {"epochs": 5}})
+    data = {"stimulus": level, "counts": counts, "usable": usable, "cells": np.array(["receptor"])}
+    fitted = fit(asked, data, lambda progress, loss: told.append((progress, loss)))
+    assert fitted.metrics["correlation"] > 0.4
+    assert fitted.metrics["bits_per_spike"] > 0.3
+    assert fitted.amounts == {"training_samples": 4800 - 5 - 105, "held_out_samples": 1200}
+    assert LNP.load(fitted.weights).cells == ("receptor",)
+    assert 0 < told[0][0] <= 1
+    assert told[-1][1] < 1
+    for settings, words in (({"lag": 3}, "lag: unknown"), ({"training": 3}, "training: expected a map")):
+        with pytest.raises(ModelError, match=words):
+            fit(request("lnp", settings=settings), data, ignore)
+
+
+@pytest.fixture
+def started(tmp_path, reaches):
+    """A function that starts the fit process on the reaches."""
+    processes = []
+
+    def start(**more):
+        np.savez(tmp_path / "input.npz", **reaches)
+        Job(id="one", request=request("maxrate", **more), state="running").save(tmp_path)
+        processes.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "neuroloop.training", str(tmp_path)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+            )
+        )
+        return processes[-1]
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            pipe.close()
+
+
+def test_the_fit_process_has_a_lower_priority_and_says_json_lines_only(started, tmp_path):
+    process = started()
+    first = json.loads(process.stdout.readline())
+    assert first["type"] == "progress"
+    assert os.getpriority(os.PRIO_PROCESS, process.pid) == 10 + os.getpriority(os.PRIO_PROCESS, 0)
+    told = [first, *(json.loads(line) for line in process.stdout)]
+    assert told[-1]["progress"] == 1.0
+    assert process.wait(20) == 0
+    assert json.loads((tmp_path / "result.json").read_bytes())["metrics"]["accuracy"] > 0.9
+    assert decoder_files.read((tmp_path / "weights.safetensors").read_bytes()).about.kind == "maxrate"
+
+
+def test_the_fit_process_says_what_can_be_put_right(started, tmp_path):
+    process = started(settings={"decai": 1})
+    told = [json.loads(line) for line in process.stdout]
+    assert told[-1]["detail"].startswith("settings of 'maxrate': decai: unknown")
+    assert (process.wait(60), process.stderr.read()) == (1, b"")
+    assert not (tmp_path / "result.json").exists()
+
+
+def test_the_fit_process_ends_when_whoever_started_it_is_gone(started, tmp_path):
+    process = started()
+    process.stdin.close()
+    assert process.wait(30) == 3
+    assert not (tmp_path / "result.json").exists()
