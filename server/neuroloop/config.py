@@ -130,6 +130,10 @@ class DecoderSettings(Settings):
     kind: str = "maxrate"
     role: Literal["active", "shadow"] = "active"
     settings: dict[str, Any] = Field(default_factory=dict, description="settings of the model kind")
+    budget_ms: float | None = Field(
+        None, gt=0, description="longest that an answer may take; half a bin by default, at least 1 ms"
+    )
+    overrun_bins: int = Field(5, ge=1, description="bins in a row beyond the budget until the guard acts")
 
 
 class OutletSettings(Settings):

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import textwrap
 import threading
 import time
 from collections import defaultdict
@@ -26,6 +27,19 @@ ALL = ["a", "b"]
 
 def ones(samples, channels=4):
     return np.ones((samples, channels), np.float32)
+
+
+def with_broken_decoder(folder, body):
+    """The environment of a process that has a decoder kind `broken`, with this class body."""
+    text = textwrap.indent(textwrap.dedent(body), "    ")
+    (folder / "broken.py").write_text(
+        f"from neuroloop.models.maxrate import MaxRate\nclass Broken(MaxRate):\n    kind = 'broken'\n{text}\n"
+    )
+    package = folder / "broken-1.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1\n")
+    (package / "entry_points.txt").write_text("[neuroloop.models]\nbroken = broken:Broken\n")
+    return {"PYTHONPATH": os.pathsep.join(part for part in (str(folder), os.environ.get("PYTHONPATH")) if part)}
 
 
 @contextmanager

@@ -8,19 +8,7 @@ import sys
 import numpy as np
 import pylsl
 import pytest
-from tests.integration.conftest import Refused, ones
-
-
-def with_broken_decoder(folder, body):
-    """The environment of a process that has a decoder kind `broken`, with this class body."""
-    (folder / "broken.py").write_text(
-        f"from neuroloop.models.maxrate import MaxRate\nclass Broken(MaxRate):\n    {body}\n"
-    )
-    package = folder / "broken-1.dist-info"
-    package.mkdir()
-    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1\n")
-    (package / "entry_points.txt").write_text("[neuroloop.models]\nbroken = broken:Broken\n")
-    return {"PYTHONPATH": str(folder)}
+from tests.integration.conftest import Refused, ones, with_broken_decoder
 
 
 def test_of_two_streams_that_match_none_is_taken_until_one_has_gone(start_counts, open_source, unique_name):
@@ -162,10 +150,11 @@ def test_a_thread_that_dies_ends_the_session_loudly(start_counts, open_source, u
 def test_an_error_in_a_command_is_answered_and_ends_the_session_loudly(
     start_counts, open_source, unique_name, tmp_path
 ):
+    body = "from neuroloop.session.labels import Labels as L; L.submit = lambda *_: 1 / 0"
     session = start_counts(
         {"name": unique_name},
         decoders=[{"name": "d", "kind": "broken"}],
-        environment=with_broken_decoder(tmp_path, "def learn(self, *_): 1 / 0"),
+        environment=with_broken_decoder(tmp_path, body),
         exit_code=1,
     )
     source = open_source(unique_name)

@@ -5,52 +5,27 @@ Made in the acquire thread, so that compiling and warming up cost the loop nothi
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from contextlib import suppress
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from neuroloop.config import DecoderSettings, SessionSettings, check_clusters, check_rate
+from neuroloop.config import SessionSettings, check_clusters, check_rate
 from neuroloop.errors import StreamError
 from neuroloop.memory import array_bytes
-from neuroloop.models.base import Decoder, digest, make_decoder
+from neuroloop.models.base import make_decoder
 from neuroloop.pipeline import Pipeline
 from neuroloop.session.blocks import BlockCutter
+from neuroloop.session.decoders import Decoders
+from neuroloop.session.guard import Guard, budget_ms
 from neuroloop.session.labels import RateHistory
 from neuroloop.session.outlets import Outlets
 from neuroloop.session.rereferencing import Rereferencing
 from neuroloop.session.ring import Ring
+from neuroloop.session.running import Fault, RunningDecoder
 from neuroloop.session.streams import StreamDescription
 from neuroloop.session.timeline import Timeline
-
-
-@dataclass
-class RunningDecoder:
-    """A decoder at work. version: how often it has learned; digest: of everything that it knows."""
-
-    settings: DecoderSettings
-    decoder: Decoder
-    version: int = 0
-    digest: str = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.digest = digest(self.decoder)
-
-    def learn(self, rates: Any, index: int, duration_s: float) -> None:
-        self.decoder.learn(rates, index, duration_s)
-        self.version += 1
-        self.digest = digest(self.decoder)
-
-    def describe(self) -> dict[str, Any]:
-        return {
-            "name": self.settings.name,
-            "kind": self.settings.kind,
-            "role": self.settings.role,
-            "version": self.version,
-            "digest": self.digest,
-            "learned": self.decoder.learned(),
-        }
 
 
 @dataclass
@@ -64,14 +39,10 @@ class Chain:
     cutter: BlockCutter
     pipeline: Pipeline
     rereferencing: Rereferencing | None
-    decoders: list[RunningDecoder]
+    decoders: Decoders
     history: RateHistory
     outlets: Outlets | None
     memory_bytes: int = 0  # of all arrays when the chain was made; past weights come on top, see `KEPT_BYTES`
-
-    @property
-    def active(self) -> RunningDecoder:
-        return self.decoders[0]
 
     def restart(self, count: int) -> None:
         """A new run from this sample on: what was learned stays, what was not consumed is forgotten."""
@@ -88,8 +59,7 @@ class Chain:
     def reset(self) -> None:
         """What comes next does not follow what came last."""
         self.pipeline.reset()
-        for running in self.decoders:
-            running.decoder.reset()
+        self.decoders.reset()
 
     def end(self) -> None:
         if self.rereferencing is not None:
@@ -177,15 +147,6 @@ def make_chain(session: SessionSettings, description: StreamDescription, dtype: 
             scale=pipeline.front_end.scale,
         )
     features = len(pipeline.features)
-    decoders = [
-        RunningDecoder(
-            settings,
-            make_decoder(settings.kind, session.classes, features, settings.settings, session.window * pipeline.bin_s),
-        )
-        for settings in sorted(session.decoders, key=lambda decoder: decoder.role != "active")
-    ]
-    for running in decoders:
-        running.decoder.predict(np.zeros(features, np.float32))
     capacity = max(2 * pipeline.bin_samples, round(session.stream.buffer_s * nominal_srate))
     chain = Chain(
         description,
@@ -195,7 +156,7 @@ def make_chain(session: SessionSettings, description: StreamDescription, dtype: 
         BlockCutter(pipeline.block_samples, pipeline.bin_samples, columns, nominal_srate, session.stream.fill, dtype),
         pipeline,
         rereferencing,
-        decoders,
+        _decoders(session, pipeline),
         RateHistory(features, pipeline.bin_s),
         Outlets(session.outlets.prefix or session.name, session.classes, pipeline.bin_s)
         if session.outlets.enabled
@@ -204,3 +165,18 @@ def make_chain(session: SessionSettings, description: StreamDescription, dtype: 
     chain.ring.wanted = pipeline.block_samples
     chain.memory_bytes = array_bytes(chain)
     return chain
+
+
+def _decoders(session: SessionSettings, pipeline: Pipeline) -> Decoders:
+    """Fresh decoders, each asked once before the first bin. Raises ModelError."""
+    features, decoders = len(pipeline.features), []
+    for settings in sorted(session.decoders, key=lambda decoder: decoder.role != "active"):
+        decoder = make_decoder(
+            settings.kind, session.classes, features, settings.settings, session.window * pipeline.bin_s
+        )
+        running = RunningDecoder(settings.name, settings.kind, settings.role, decoder)
+        guard = Guard(budget_ms(settings.budget_ms, 1000 * pipeline.bin_s), settings.overrun_bins)
+        with suppress(Fault):  # told at the first bin, and then only if it lasts
+            running.predict(np.zeros(features, np.float32))
+        decoders.append((running, guard))
+    return Decoders(decoders)

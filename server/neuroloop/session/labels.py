@@ -40,6 +40,14 @@ class Lesson:
     rates: F32
     bins: int
 
+    @property
+    def refusal(self) -> str | None:
+        """Why it cannot be learned, or None."""
+        if self.bins:
+            return None
+        why = "gap, filters settling or thresholds calibrating"
+        return f"label {self.label.label!r}: no bin of its interval can be trusted ({why})"
+
 
 class RateHistory:
     """The values of the last 60 s of bins, by the time of their centre."""
@@ -151,6 +159,11 @@ class Labels:
             else:
                 self.refused += 1
         return lessons
+
+    def take_back(self) -> None:
+        """A lesson of `complete` could not be learned."""
+        self.learned -= 1
+        self.refused += 1
 
     @staticmethod
     def _is_complete(history: RateHistory, label: Label) -> bool:

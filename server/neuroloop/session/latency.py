@@ -15,15 +15,15 @@ class Latency:
     def __init__(self, names: Sequence[str]) -> None:
         self._names = tuple(names)
         self._values = np.zeros((KEPT, len(names)))
-        self._added = 0
+        self.added = 0
 
     def add(self, *values: float) -> None:
-        self._values[self._added % KEPT] = values
-        self._added += 1
+        self._values[self.added % KEPT] = values
+        self.added += 1
 
     def summary(self) -> dict[str, dict[str, float | None]]:
         """p50, p99 and max of each figure; None before the first."""
-        values = self._values[: min(self._added, KEPT)]
+        values = self._values[: min(self.added, KEPT)]
         if len(values) == 0:
             return {name: {"p50": None, "p99": None, "max": None} for name in self._names}
         p50, p99, most = np.percentile(values, [50, 99, 100], axis=0).round(3).tolist()

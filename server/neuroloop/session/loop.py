@@ -22,7 +22,7 @@ from neuroloop.session.blocks import Block, Hole
 from neuroloop.session.chain import Chain, make_chain
 from neuroloop.session.inbox import Command, Crash, End, Found, Inbox, MarkerLabel, Notice
 from neuroloop.session.inlet import InletEvent, MarkerInlet, SampleInlet
-from neuroloop.session.labels import Label, Labels, Lesson
+from neuroloop.session.labels import Labels, Lesson
 from neuroloop.session.latency import Latency
 from neuroloop.session.messages import BinTime, Health
 from neuroloop.session.publish import Publisher
@@ -279,15 +279,16 @@ class Loop:
         name = self.session.name
         version = None if chain.rereferencing is None else chain.rereferencing.weights.version
         active: dict[str, Any] = {}
-        for running in chain.decoders:
-            scores = running.decoder.predict(outcome.rates) if outcome.reason is None else None
-            message = messages.prediction(name, running, scores, outcome, time, version)
+        for running, scores, reason in chain.decoders.answer(outcome):
+            message = messages.prediction(name, running, scores, reason, outcome, time, version)
             self._publish(b"predictions", message)
             active = active or message
         self._publish(b"rates", messages.rates(name, outcome, time))
         if chain.outlets is not None:
             chain.outlets.push(time.end, active["scores"], active["label"])
         chain.history.add(time.end, outcome.values, outcome.reason is None)
+        for event, detail, facts in chain.decoders.take_events():
+            self.event(event, detail, **facts)
         self.seq += 1
         self.health.tally.bins += 1
 
@@ -315,10 +316,10 @@ class Loop:
         history = self.chain.history
         accepted = self.labels.submit(history, label, start, end)
         described = {"label": accepted.label, "start": accepted.start, "end": accepted.end}
-        for lesson in self._teach(self.chain, self.labels.complete(history)):
+        for lesson, refusal in self._teach(self.chain, self.labels.complete(history)):
             if lesson.label is accepted:
-                if lesson.bins == 0:
-                    raise ModelError(self._why_not(lesson.label))
+                if refusal is not None:
+                    raise ModelError(refusal)
                 return described | {"state": "learned", "bins": lesson.bins}
         bins = round((accepted.end - accepted.start) / history.bin_s)
         return described | {"state": "pending", "bins": bins}
@@ -329,22 +330,22 @@ class Loop:
         except NeuroloopError as error:
             self.event("label_refused", str(error), label=label)
 
-    def _teach(self, chain: Chain, lessons: list[Lesson]) -> list[Lesson]:
+    def _teach(self, chain: Chain, lessons: list[Lesson]) -> list[tuple[Lesson, str | None]]:
+        """Teach the decoders; returns each lesson with the reason why it was refused, or None."""
+        outcomes = []
         for lesson in lessons:
-            label = lesson.label
+            label, refusal = lesson.label, lesson.refusal
+            if refusal is None:
+                refusal = chain.decoders.learn(lesson.rates, label.index, lesson.bins * chain.pipeline.bin_s)
+                if refusal is not None:
+                    self.labels.take_back()
             facts = {"label": label.label, "start": label.start, "end": label.end, "bins": lesson.bins}
-            if lesson.bins == 0:
-                self.event("label_refused", self._why_not(label), **facts)
-                continue
-            for running in chain.decoders:
-                running.learn(lesson.rates, label.index, lesson.bins * chain.pipeline.bin_s)
-            self.event("label_learned", f"{label.label!r} from {lesson.bins} bins", **facts)
-        return lessons
-
-    @staticmethod
-    def _why_not(label: Label) -> str:
-        why = "gap, filters settling or thresholds calibrating"
-        return f"label {label.label!r}: no bin of its interval can be trusted ({why})"
+            if refusal is None:
+                self.event("label_learned", f"{label.label!r} from {lesson.bins} bins", **facts)
+            else:
+                self.event("label_refused", refusal, **facts)
+            outcomes.append((lesson, refusal))
+        return outcomes
 
     # What is told
 

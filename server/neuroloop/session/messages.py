@@ -8,8 +8,9 @@ from typing import Any, Literal
 from neuroloop.config import SessionSettings
 from neuroloop.models.base import Scores
 from neuroloop.pipeline import Bin
-from neuroloop.session.chain import Chain, RunningDecoder
+from neuroloop.session.chain import Chain
 from neuroloop.session.inlet import SampleInlet
+from neuroloop.session.running import RunningDecoder
 
 
 @dataclass
@@ -39,9 +40,15 @@ class BinTime:
 
 
 def prediction(
-    session: str, running: RunningDecoder, scores: Scores | None, outcome: Bin, time: BinTime, rereference: int | None
+    session: str,
+    running: RunningDecoder,
+    scores: Scores | None,
+    reason: str | None,
+    outcome: Bin,
+    time: BinTime,
+    rereference: int | None,
 ) -> dict[str, Any]:
-    """One decoder's answer for one bin; scores: None where nothing was decoded."""
+    """One decoder's answer for one bin; scores: None where nothing was decoded, reason says why."""
     index = None if scores is None else scores.index
     return {
         "type": "prediction",
@@ -52,9 +59,9 @@ def prediction(
         "index": index,
         "scores": None if scores is None else scores.values.tolist(),
         "confidence": None if scores is None or index is None else float(scores.probability[index]),
-        "reason": outcome.reason if scores is None else scores.reason,
-        "model": {"name": running.settings.name, "version": running.version, "digest": running.digest},
-        "role": running.settings.role,
+        "reason": reason,
+        "model": running.model(),
+        "role": running.role,
         "samples": [time.first, time.last],
         "rereference": rereference,
         "gap": outcome.gap,
@@ -158,7 +165,7 @@ def status(
         pipeline = chain.pipeline
         message["bin_ms"] = 1000 * pipeline.bin_s
         message["bin_samples"], message["block_samples"] = pipeline.bin_samples, pipeline.block_samples
-        message["decoders"] = [running.describe() for running in chain.decoders]
+        message["decoders"] = chain.decoders.describe()
         message["device"] = pipeline.front_end.device
         message["memory_bytes"] = chain.memory_bytes
         message["memory_bytes_per_channel"] = round(chain.memory_bytes / len(pipeline.channels))
