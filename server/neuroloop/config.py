@@ -218,6 +218,13 @@ class LslSettings(Settings):
     log_level: int | None = Field(None, ge=-3, le=9, description="of liblsl's own log on stderr; -3 is silent")
 
 
+class FitSettings(Settings):
+    """How many fit jobs a server takes; see POST /v1/fits."""
+
+    running: int = Field(1, ge=1, le=64, description="at the same time; each is one process with one thread")
+    waiting: int = Field(32, ge=0, le=10_000, description="that wait for one of them; further ones are refused")
+
+
 class ServerSettings(Settings):
     """A server and its sessions."""
 
@@ -234,6 +241,7 @@ class ServerSettings(Settings):
         default_factory=list, description="further names under which clients reach the server, a proxy's for example"
     )
     lsl: LslSettings = Field(default_factory=LslSettings)
+    fits: FitSettings = Field(default_factory=FitSettings)
     sessions: list[SessionSettings] = Field(default_factory=list)
 
     @field_validator("sessions")

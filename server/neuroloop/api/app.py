@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from fastapi import Depends, FastAPI
 
 from neuroloop import __version__
-from neuroloop.api import audit, errors, info, labels, predictions, rereference, sessions, stream
+from neuroloop.api import audit, errors, fits, info, labels, predictions, rereference, sessions, stream
 from neuroloop.api.access import Access, authorise
 from neuroloop.api.audit import Audit, AuditLog
 from neuroloop.api.guard import Guard
@@ -18,6 +18,7 @@ from neuroloop.session.adoption import RunFolder
 from neuroloop.session.streams import configure_lsl
 from neuroloop.session.supervisor import SESSION_PROGRAM
 from neuroloop.tokens import TokenFile
+from neuroloop.training.jobs import FitJobs
 
 
 def create_app(
@@ -42,16 +43,19 @@ def create_app(
         for session in settings.sessions:
             if session.name not in live:
                 await live.create(session)
+        jobs = app.state.fits = FitJobs(settings.folder / "fits", None, None, **settings.fits.model_dump())
+        await jobs.open()
         try:
             yield
         finally:
+            await jobs.close()
             await live.close()
             requests.close()
 
     app = FastAPI(title="neuroloop", version=__version__, lifespan=lifespan, responses={"default": errors.DESCRIPTION})
     errors.install(app)
     app.state.audit = requests
-    for module in (info, sessions, labels, predictions, rereference, stream, audit):
+    for module in (info, sessions, labels, predictions, rereference, stream, fits, audit):
         app.include_router(module.router, dependencies=[Depends(authorise)])
     is_local = is_loopback(settings.host)
     app.add_middleware(Access, tokens=TokenFile(settings.folder), required=not is_local)

@@ -4,11 +4,13 @@
        |         +-----> failed, cancelled, interrupted
        +---------------> failed, cancelled, interrupted
 
-`job.json` is replaced atomically, so that it is whole whenever the server dies.
+`job.json` is replaced atomically, so that it is whole whenever the server dies. Servers may share a folder of jobs: the
+one that works on a job holds a lock on the file `owner` in its folder, which the system lets go of when it dies.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +23,7 @@ from neuroloop.training.request import Activation, FitRequest
 
 State = Literal["queued", "running", "done", "failed", "cancelled", "interrupted"]
 
-FILE, INPUT, RESULT, WEIGHTS = "job.json", "input.npz", "result.json", "weights.safetensors"
+FILE, OWNER, INPUT, RESULT, WEIGHTS = "job.json", "owner", "input.npz", "result.json", "weights.safetensors"
 NEXT: dict[State, tuple[State, ...]] = {
     "queued": ("running", "failed", "cancelled", "interrupted"),
     "running": ("done", "failed", "cancelled", "interrupted"),
@@ -36,7 +38,8 @@ def now() -> datetime:
 class Job(BaseModel):
     """curve: (progress, loss) of each report that had a loss. version: of the model, when it is registered.
 
-    activation: what became of the wish to use the result. detail: why there is no result.
+    has_data: whether the data lie in the folder. activate, session: who is to use the result, as what; activation: what
+    became of that. detail: why there is no result.
     """
 
     model_config = ConfigDict(extra="forbid", validate_assignment=True)
@@ -47,6 +50,7 @@ class Job(BaseModel):
     session: str | None = None
     by: str | None = None
     state: State = "queued"
+    has_data: bool = False
     created: datetime = Field(default_factory=now)
     started: datetime | None = None
     ended: datetime | None = None
@@ -105,6 +109,17 @@ def load(folder: Path) -> Job | None:
         return Job.model_validate_json((folder / FILE).read_bytes())
     except (OSError, ValidationError):
         return None
+
+
+def own(folder: Path) -> int | None:
+    """Take a job for this server; returns the descriptor that holds it, or None where another server has it."""
+    descriptor = os.open(folder / OWNER, os.O_CREAT | os.O_RDWR, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor
 
 
 def write_whole(path: Path, content: bytes) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import secrets
 import shutil
 from collections.abc import Awaitable, Callable, Sequence
@@ -19,17 +20,18 @@ import structlog
 from neuroloop.errors import Conflict, NeuroloopError, NotFound
 from neuroloop.training import executor
 from neuroloop.training.executor import FIT_PROGRAM
-from neuroloop.training.job import INPUT, RESULT, WEIGHTS, Job, load, now
+from neuroloop.training.job import INPUT, RESULT, WEIGHTS, Job, State, load, now, own
 from neuroloop.training.messages import Message, Progress
 from neuroloop.training.request import Activation, FitRequest
 
 log = structlog.get_logger(__name__)
 
 KEPT = 200  # ended jobs that can still be asked about
+INTERRUPTED = "the server ended while the fit was under way; ask for it again"
 
 # Makes a version of a model out of weights and what is known of them; returns its number. Called in a thread.
 Register = Callable[[str, bytes, dict[str, Any]], int]
-# Puts the data of a job into this file.
+# Puts the data of a job into its folder.
 Gather = Callable[[Path], Awaitable[None]]
 # Has a session use a version of a job's model.
 Activate = Callable[[Job], Awaitable[str]]
@@ -45,8 +47,8 @@ class FitJobs:
     def __init__(
         self,
         folder: Path,
-        register: Register,
-        activate: Activate,
+        register: Register | None,
+        activate: Activate | None,
         program: Sequence[str] = FIT_PROGRAM,
         *,
         running: int = 1,
@@ -61,17 +63,22 @@ class FitJobs:
         self._jobs: dict[str, Job] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._cancelled: set[str] = set()
-        self._fitted: set[str] = set()  # have their result, and are not cancelled any more
+        self._finishing: set[str] = set()  # have their result, and are not cancelled any more
+        self._owned: dict[str, int] = {}
 
     async def open(self) -> None:
-        """Find the jobs of the last time: those that were running are interrupted, those that waited wait again."""
+        """Find the jobs of the last time: those that were running are interrupted, those that waited wait again.
+
+        Jobs on which another server works are left to it.
+        """
         for job in await asyncio.to_thread(self._load):
             self._jobs[job.id] = job
-            if job.state == "running" or (job.state == "queued" and not (self._path(job) / INPUT).exists()):
-                job.turn("interrupted", "the server ended while the fit was under way; ask for it again")
-                await self._save(job)
-            elif job.state == "queued":
+            if job.state == "queued" and job.has_data:
                 self._begin(job, None)
+            elif not job.ended_already:
+                job.turn("interrupted", INTERRUPTED)
+                await self._save(job)
+                self._release(job)
 
     async def submit(
         self,
@@ -89,17 +96,19 @@ class FitJobs:
         """
         self._check_room()
         created = now()
-        identifier = f"{created:%Y%m%dT%H%M%S}-{secrets.token_hex(4)}"
+        identifier = f"{created:%Y%m%dT%H%M%S%f}-{secrets.token_hex(3)}"
         job = Job(id=identifier, request=request, activate=activate, session=session, by=by, created=created)
         folder = self._path(job)
-        await asyncio.to_thread(folder.mkdir, parents=True)
+        await asyncio.to_thread(self._make, job)
         try:
             if beforehand:
-                await gather(folder / INPUT)
+                await gather(folder)
+                job.has_data = True
                 self._check_room()
             await self._save(job)
         except BaseException:
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+            self._release(job)
             raise
         self._jobs[job.id] = job
         self._begin(job, None if beforehand else gather)
@@ -119,11 +128,11 @@ class FitJobs:
         job = self[identifier]
         if job.ended_already:
             raise Conflict(f"fit {identifier!r} is {job.state} already; there is nothing to cancel")
-        if identifier in self._fitted:
+        if identifier in self._finishing:
             raise Conflict(f"fit {identifier!r} has its result and is being registered; delete the version afterwards")
         self._cancelled.add(identifier)
         await self._stop(identifier)
-        return job
+        return self[identifier]
 
     async def close(self) -> None:
         """End what runs, as interrupted; what waits goes on when the server is back."""
@@ -144,36 +153,46 @@ class FitJobs:
     async def _stop(self, identifier: str) -> None:
         task = self._tasks.get(identifier)
         if task is not None:
-            if identifier not in self._fitted:
+            if identifier not in self._finishing:
                 task.cancel()
             await asyncio.wait([task])
 
     async def _carry_out(self, job: Job, gather: Gather | None) -> None:
+        state, detail = await self._outcome(job, gather)
+        self._finishing.add(job.id)
+        if state != "queued":
+            settled = job.model_copy(update={"has_data": False})
+            settled.turn(state, detail)
+            await self._save(settled)  # before anybody is told: what is said to be done is done after a crash, too
+            await asyncio.to_thread((self._path(job) / INPUT).unlink, missing_ok=True)
+            self._jobs[job.id] = settled
+        self._release(job)
+        await self._forget_oldest()
+        self._finishing.discard(job.id)
+        self._cancelled.discard(job.id)
+
+    async def _outcome(self, job: Job, gather: Gather | None) -> tuple[State, str | None]:
+        """How the job ended, and why; `queued` where it is to wait for the server's next life."""
         try:
             if gather is not None:
-                await gather(self._path(job) / INPUT)
+                await gather(self._path(job))
+                job.has_data = True
+                await self._save(job)
             async with self._slots:
                 job.turn("running")
                 await self._fit(job)
-            job.turn("done")
+            return "done", None
         except NeuroloopError as error:
-            job.turn("failed", str(error))
+            return "failed", str(error)
         except asyncio.CancelledError:
             if job.id in self._cancelled:
-                job.turn("cancelled")
-            elif job.state == "queued" and gather is None:
-                return  # to wait again when the server is back
-            else:
-                job.turn("interrupted", "the server ended while the fit was under way; ask for it again")
+                return "cancelled", None
+            if job.state == "queued" and job.has_data:
+                return "queued", None
+            return "interrupted", INTERRUPTED
         except Exception:
             log.exception("fit_broke", fit=job.id)
-            job.turn("failed", "a fault of the server; its log has more")
-        log.info("fit_ended", fit=job.id, state=job.state, detail=job.detail)
-        await self._save(job)
-        await asyncio.to_thread((self._path(job) / INPUT).unlink, missing_ok=True)
-        await self._forget_oldest()
-        self._fitted.discard(job.id)
-        self._cancelled.discard(job.id)
+            return "failed", "a fault of the server; its log has more"
 
     async def _fit(self, job: Job) -> None:
         """From the data of a job to a registered version, and to its use."""
@@ -188,12 +207,13 @@ class FitJobs:
 
         await self._save(job)
         await executor.run(self._program, folder, started, heard)
-        self._fitted.add(job.id)
+        self._finishing.add(job.id)
         job.pid = None
         weights, result = await asyncio.to_thread(_result, folder)
         job.metrics = result["metrics"]
         job.result = result | {"parent": job.request.parent}
-        job.version = await asyncio.to_thread(self._register, job.request.name, weights, self._document(job))
+        if self._register is not None:
+            job.version = await asyncio.to_thread(self._register, job.request.name, weights, self._document(job))
         if job.activate != "none":
             job.activation = await self._use(job)
 
@@ -208,6 +228,8 @@ class FitJobs:
         fault = job.below_gate()
         if fault is not None:
             return f"not activated: {fault}"
+        if self._activate is None:
+            return "not activated: this server cannot exchange models yet"
         try:
             return await self._activate(job)
         except NeuroloopError as error:
@@ -216,11 +238,34 @@ class FitJobs:
     async def _save(self, job: Job) -> None:
         await asyncio.to_thread(job.save, self._path(job))
 
+    def _make(self, job: Job) -> None:
+        """Make the folder of a job, ours from the start."""
+        self._path(job).mkdir(parents=True)
+        held = own(self._path(job))
+        assert held is not None
+        self._owned[job.id] = held
+
+    def _release(self, job: Job) -> None:
+        held = self._owned.pop(job.id, None)
+        if held is not None:
+            os.close(held)
+
     def _load(self) -> list[Job]:
+        """The jobs on disk, those that have not ended taken for this server."""
         if not self._folder.is_dir():
             return []
-        jobs = [load(folder) for folder in sorted(self._folder.iterdir())]
-        return [job for job in jobs if job is not None]
+        found = []
+        for folder in sorted(self._folder.iterdir()):
+            job = load(folder)
+            if job is None or job.ended_already:
+                found.append(job)
+                continue
+            held = own(folder)
+            job = load(folder)  # it may have ended just before
+            if held is not None and job is not None:
+                self._owned[job.id] = held
+                found.append(job)
+        return [job for job in found if job is not None]
 
     async def _forget_oldest(self) -> None:
         ended = [job for job in self._jobs.values() if job.ended_already]

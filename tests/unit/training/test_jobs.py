@@ -20,8 +20,8 @@ def request(**settings):
     )
 
 
-async def gather(path):
-    path.write_bytes(b"data")
+async def gather(folder):
+    (folder / "input.npz").write_bytes(b"data")
 
 
 class Server:
@@ -45,9 +45,9 @@ class Server:
 
     async def until(self, job, *states, progress=0.0):
         async with asyncio.timeout(PATIENCE_S):
-            while job.state not in states or job.progress < progress:
+            while (now := self.jobs[job.id]).state not in states or now.progress < progress:
                 await asyncio.sleep(0)
-        return job
+        return now
 
     async def ended(self, job):
         return await self.until(job, "done", "failed", "cancelled", "interrupted")
@@ -62,7 +62,7 @@ def test_a_job_goes_from_its_data_to_a_registered_version_with_its_lineage(tmp_p
         server = Server(tmp_path)
         job = await server.submit()
         assert job.state == "queued"
-        await server.ended(job)
+        job = await server.ended(job)
         assert (job.state, job.version, job.progress, job.metrics) == ("done", 1, 1.0, {"accuracy": 0.61})
         assert job.curve == [(0.25, 0.75), (0.5, 0.5)]
         name, weights, document = server.registered[0]
@@ -151,7 +151,7 @@ def test_so_many_run_the_next_wait_in_order_and_more_than_that_are_refused(tmp_p
 
 
 def test_data_that_are_refused_leave_no_job_and_no_folder(tmp_path):
-    async def refuse(_path):
+    async def refuse(_folder):
         raise ModelError("arrays: 'labels' is missing")
 
     async def test():
@@ -168,20 +168,39 @@ def test_data_that_are_refused_leave_no_job_and_no_folder(tmp_path):
 
 
 def test_a_server_that_ends_interrupts_what_runs_and_what_waits_goes_on_in_the_next(tmp_path):
-    async def gather_forever(_path):
+    async def gather_forever(_folder):
         await asyncio.Event().wait()
 
     async def test():
         server = Server(tmp_path)
         running = await server.submit(waits=True)
         await server.until(running, "running", progress=0.5)
-        waiting, gathering = await server.submit(), await server.submit(gather=gather_forever, beforehand=False)
+        waiting = await server.submit()
+        await server.submit(gather=gather_forever, beforehand=False)
         await server.jobs.close()
-        assert [job.state for job in (running, waiting, gathering)] == ["interrupted", "queued", "interrupted"]
+        assert [job.state for job in server.jobs.all()] == ["interrupted", "queued", "interrupted"]
         after = Server(tmp_path)
         await after.jobs.open()
         assert [job.state for job in after.jobs.all()] == ["interrupted", "queued", "interrupted"]
         assert (await after.ended(after.jobs[waiting.id])).state == "done"
+
+    run(test())
+
+
+def test_two_servers_on_one_folder_leave_each_other_s_jobs_alone(tmp_path):
+    async def test():
+        one, other = Server(tmp_path), Server(tmp_path)
+        running = await one.submit(waits=True)
+        await one.until(running, "running", progress=0.5)
+        waiting = await one.submit()
+        await other.jobs.open()
+        assert other.jobs.all() == []
+        assert [running.state, waiting.state] == ["running", "queued"]
+        await one.jobs.cancel(running.id)
+        await one.ended(waiting)
+        after = Server(tmp_path)
+        await after.jobs.open()
+        assert [job.state for job in after.jobs.all()] == ["cancelled", "done"]
 
     run(test())
 

@@ -1,0 +1,169 @@
+"""Fit jobs of a real server, over HTTP."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+
+import httpx
+import numpy as np
+import pytest
+
+from neuroloop.training.job import load
+
+PATIENCE_S = 90.0
+ASKED = {"name": "reach", "kind": "maxrate", "classes": ["left", "right", "up"], "window": 5}
+ENDED = {"done", "failed", "cancelled", "interrupted"}
+
+
+def npz(**arrays):
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def wait_until(condition, what):
+    end = time.monotonic() + PATIENCE_S
+    while not (found := condition()):
+        assert time.monotonic() < end, f"{what} did not come within {PATIENCE_S:g} s"
+    return found
+
+
+@contextmanager
+def serving(folder, **more):
+    """A server whose folder this is: a client of it, and its process."""
+    config = folder / "server.yaml"
+    config.write_text(json.dumps({"port": 0, "folder": str(folder), **more}))
+    command = [sys.executable, "-m", "neuroloop", "serve", str(config)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        url = process.stdout.readline().rpartition(" ")[2].strip()
+        try:
+            with httpx.Client(base_url=url, timeout=30) as http:
+                yield http, process
+        finally:
+            process.terminate()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    with serving(tmp_path_factory.mktemp("server")) as (http, process):
+        yield http
+        process.terminate()
+        assert process.wait(20) == 0
+
+
+@pytest.fixture(scope="module")
+def reaches():
+    """Bins of 12 units in 60 trials of three directions."""
+    generator = np.random.default_rng(5)
+    tuning = generator.gamma(2.0, 5.0, (3, 12))
+    labels = np.concatenate([[trial % 3] * 10 + [-1] * 3 for trial in range(60)])
+    return {"rates": generator.poisson(tuning[labels]).astype(np.float32), "labels": labels}
+
+
+@pytest.fixture(scope="module")
+def endless():
+    """Data whose fit takes minutes."""
+    generator = np.random.default_rng(5)
+    labels = np.tile([0, 1, 2], 40_000)
+    return {"trials": generator.poisson(5.0, (len(labels), 40)).astype(np.float32), "labels": labels}
+
+
+def ask(http, document, arrays, query=""):
+    form = {"data": {"document": json.dumps(document)}, "files": {"arrays": ("trials.npz", npz(**arrays))}}
+    answer = http.post(f"/v1/fits{query}", **form)
+    assert answer.status_code == 202, answer.text
+    assert answer.headers["Location"] == f"/v1/fits/{answer.json()['id']}"
+    return answer.headers["Location"]
+
+
+def ended(http, path):
+    """The job, when it has ended."""
+    return wait_until(lambda: (job := http.get(path).json())["state"] in ENDED and job, "the end of the fit")
+
+
+def running(http, path):
+    """The job, when its process has reported progress."""
+    return wait_until(lambda: (job := http.get(path).json())["progress"] > 0 and job["pid"] and job, "progress")
+
+
+def test_a_decoder_is_fitted_from_uploaded_trials(server, reaches):
+    path = ask(server, ASKED, reaches)
+    job = ended(server, path)
+    assert (job["state"], job["progress"], job["detail"]) == ("done", 1.0, None)
+    assert job["metrics"]["accuracy"] > 0.9
+    assert job["metrics"]["log_loss"] < 0.5
+    assert len(job["curve"]) == 20
+    assert job["curve"][-1][1] < job["curve"][0][1]
+    assert job["result"]["classes"] == ASKED["classes"]
+    assert job["result"]["training"]["source"] == {"arrays": "trials.npz"}
+    assert job["result"]["training"]["digest"].startswith("sha256:")
+    assert path.rpartition("/")[2] in [fit["id"] for fit in server.get("/v1/fits").json()["fits"]]
+
+
+def test_a_running_fit_has_a_lower_priority_and_ends_when_it_is_cancelled(server, endless):
+    path = ask(server, ASKED | {"window": None}, endless)
+    job = running(server, path)
+    assert os.getpriority(os.PRIO_PROCESS, job["pid"]) == 10 + os.getpriority(os.PRIO_PROCESS, 0)
+    waiting = ask(server, ASKED, endless)
+    assert server.get(waiting).json()["state"] == "queued"
+    assert server.delete(waiting).json()["state"] == "cancelled"
+    assert server.delete(path).json()["state"] == "cancelled"
+    with pytest.raises(ProcessLookupError):
+        os.kill(job["pid"], 0)
+    again = server.delete(path)
+    assert (again.status_code, "is cancelled already" in again.json()["detail"]) == (409, True)
+
+
+def test_a_fit_that_cannot_learn_fails_and_says_why(server, reaches):
+    job = ended(server, ask(server, ASKED, reaches | {"labels": np.minimum(reaches["labels"], 0)}))
+    assert job["state"] == "failed"
+    assert "two classes or more to learn from, got those of: left" in job["detail"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "arrays", "metric"),
+    [
+        ("lrr", {}, {"samples": "common"}, "explained_variance"),
+        ("lnp", {"lags": 5, "training": {"epochs": 3}}, {"stimulus": "level", "counts": "counts"}, "correlation"),
+    ],
+)
+def test_rereference_weights_and_encoders_are_fitted_too(server, kind, settings, arrays, metric):
+    generator = np.random.default_rng(1)
+    level = generator.standard_normal(4000)
+    data = {
+        "common": (level[:, None] * 5 + generator.standard_normal((4000, 6))).astype(np.float32),
+        "level": level,
+        "counts": generator.poisson(np.exp(0.8 * np.roll(level, 2) - 1)),
+    }
+    asked = {"name": f"my-{kind}", "kind": kind, "settings": settings}
+    job = ended(server, ask(server, asked, {name: data[source] for name, source in arrays.items()}))
+    assert job["state"] == "done", job["detail"]
+    assert job["metrics"][metric] > 0.3
+
+
+def test_fits_are_interrupted_when_the_server_is_killed_and_their_process_ends(tmp_path, reaches, endless):
+    with serving(tmp_path) as (http, process):
+        path = ask(http, ASKED | {"window": None}, endless)
+        job = running(http, path)
+        waiting = ask(http, ASKED, reaches)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    wait_until(lambda: is_gone(job["pid"]), "the end of the fit process")
+    assert load(tmp_path / "fits" / job["id"]).state == "running"
+    with serving(tmp_path) as (http, _):
+        assert http.get(path).json()["state"] == "interrupted"
+        assert ended(http, waiting)["state"] == "done"
+
+
+def is_gone(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    with open(f"/proc/{pid}/stat") as file:  # dead, and nobody in this container collects it
+        return file.read().rpartition(")")[2].split()[0] == "Z"
