@@ -35,3 +35,7 @@ class Forbidden(NeuroloopError):
 
 class Unavailable(NeuroloopError):
     """A session process that does not answer."""
+
+
+class RegistryError(NeuroloopError):
+    """A model registry that is damaged, or can't keep what it should."""

@@ -10,6 +10,7 @@ import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
 from pydantic import ValidationError
+from pydantic_core import from_json
 
 from neuroloop.errors import ModelError
 from neuroloop.models.lnp_parameters import LNPParameters, LNPSettings
@@ -38,7 +39,7 @@ def read(data: bytes) -> tuple[list[str], Frame, LNPSettings, dict[str, NDArray[
         metadata = header.get("__metadata__", {})
         if metadata.get("kind") != "lnp":
             raise ModelError(f"LNP weights: expected kind 'lnp' in the metadata, got {metadata.get('kind')!r}")
-        cells, frame = json.loads(metadata["cells"]), json.loads(metadata["frame"])
+        cells, frame = from_json(metadata["cells"]), from_json(metadata["frame"])
         settings = LNPSettings.model_validate_json(metadata["settings"])
     except ValidationError as error:
         raise ModelError(f"LNP weights: settings: {error.errors()[0]['loc']}: {error.errors()[0]['msg']}") from error
@@ -46,7 +47,7 @@ def read(data: bytes) -> tuple[list[str], Frame, LNPSettings, dict[str, NDArray[
         raise ModelError(
             f"LNP weights: {error.args[0]} is missing in the metadata, or a tensor's type is unknown"
         ) from error
-    except (safetensors.SafetensorError, ValueError, TypeError, RecursionError) as error:
+    except (safetensors.SafetensorError, ValueError, TypeError) as error:
         raise ModelError(f"LNP weights: the bytes are no safetensors file: {error}") from error
     if not (isinstance(cells, list) and all(isinstance(cell, str) for cell in cells)):
         raise ModelError(f"LNP weights: expected a list of names as cells, got {cells!r}")

@@ -21,6 +21,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
+from pydantic_core import from_json
 
 from neuroloop.errors import ModelError
 
@@ -106,7 +107,7 @@ def _read_safetensors(data: bytes) -> tuple[NDArray[Any], list[str] | None]:
     tensors = safetensors.numpy.load(data)
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     labels = header.get("__metadata__", {}).get("channels")
-    channels = None if labels is None else json.loads(labels)
+    channels = None if labels is None else from_json(labels)
     if "W" not in tensors:
         raise ModelError(f"rereference weights: expected a tensor 'W' in the safetensors file, got {sorted(tensors)}")
     if channels is not None and not (isinstance(channels, list) and all(isinstance(c, str) for c in channels)):
