@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
+from starlette.routing import compile_path
 
 from neuroloop.config import explain
 from neuroloop.errors import (
@@ -116,16 +117,28 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def _(connection: HTTPConnection, error: HTTPException) -> JsonResponse:
-        detail = error.detail
+        detail, headers = error.detail, dict(error.headers or {})
         if error.status_code == 404:
             detail = f"nothing is at {connection.scope['path']}; see /docs"
         elif error.status_code == 405:
-            detail = f"{connection.scope['method']} is not for {connection.scope['path']}; see /docs"
-        return problem_response(connection, plain_problem(error.status_code, detail), dict(error.headers or {}))
+            allowed = headers["Allow"] = _methods(app, connection.scope["path"]) or headers["Allow"]
+            detail = f"{connection.scope['method']} is not for {connection.scope['path']}, only {allowed}; see /docs"
+        return problem_response(connection, plain_problem(error.status_code, detail), headers)
 
     @app.exception_handler(Exception)
     async def _(connection: HTTPConnection, _error: Exception) -> JsonResponse:
         return problem_response(connection, plain_problem(500, "a fault of the server; its log has more"))
+
+
+def _methods(app: FastAPI, path: str) -> str:
+    """The methods of every route of a path; the framework names those of the first one only."""
+    found = {
+        method.upper()
+        for template, methods in app.openapi()["paths"].items()
+        if compile_path(template)[0].match(path)
+        for method in methods
+    }
+    return ", ".join(sorted(found))
 
 
 def explain_faults(faults: Any) -> str:

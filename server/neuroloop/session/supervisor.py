@@ -22,7 +22,7 @@ import msgpack
 import zmq
 
 from neuroloop.config import LslSettings, SessionSettings
-from neuroloop.errors import NeuroloopError, Unavailable
+from neuroloop.errors import Conflict, NeuroloopError, Unavailable
 from neuroloop.session.adoption import AdoptedProcess, Record, RunFolder, started
 from neuroloop.session.log_tail import LogTail
 from neuroloop.session.loop_socket import LoopSocket
@@ -144,11 +144,12 @@ class SessionProcess:
         return f"ipc://{self._directory}/{part}"
 
     async def command(self, name: str, *, timeout: float = 5.0, **arguments: Any) -> Any:
-        """The result of a command. Raises the error that the session process answers with, or Unavailable."""
+        """The result of a command. Raises the error that the session process answers with, Unavailable
+        without its process, or Conflict until it has started."""
         if self.failure is not None:
             raise Unavailable(self.failure.detail)
         if self.state != "ready":
-            raise Unavailable(f"session {self.name!r} is {self.state}; try again when /readyz says so")
+            raise Conflict(f"session {self.name!r} is {self.state}; try again when /readyz says so")
         return await self._request({"command": name, **arguments}, timeout)
 
     async def stop(self, grace: float = 5.0) -> None:

@@ -72,6 +72,12 @@ def test_every_refusal_is_a_problem_document_that_names_the_fault(
     assert_problem(http.request(method, path, content=body, headers=JSON if body else {}), status, *words)
 
 
+def test_a_method_that_is_not_for_a_path_is_told_which_are(http: httpx.Client) -> None:
+    answer = http.put("/v1/sessions")
+    assert_problem(answer, 405, "GET, POST")
+    assert answer.headers["Allow"] == "GET, POST"
+
+
 def test_the_server_says_that_it_lives_is_ready_and_what_it_is(http: httpx.Client) -> None:
     assert http.get("/healthz").json() == {"status": "ok"}
     assert http.get("/readyz").json() == {"status": "ready"}

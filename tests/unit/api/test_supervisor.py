@@ -167,7 +167,7 @@ def test_a_process_that_is_stopped_before_it_was_started_never_starts() -> None:
 
 def test_before_the_process_answers_commands_are_refused_as_starting() -> None:
     async def use(supervised: Supervised) -> NeuroloopError:
-        with pytest.raises(Unavailable, match="is starting") as refusal:
+        with pytest.raises(Conflict, match="is starting") as refusal:
             await supervised.process.command("status")
         return refusal.value
 
