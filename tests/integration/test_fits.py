@@ -12,8 +12,10 @@ from contextlib import contextmanager
 import httpx
 import numpy as np
 import pytest
+from tests.integration.conftest import ALL, COUNTS, streaming
 
 from neuroloop.training.job import load
+from neuroloop_sources import SimulatorSettings, run
 
 PATIENCE_S = 90.0
 ASKED = {"name": "reach", "kind": "maxrate", "classes": ["left", "right", "up"], "window": 5}
@@ -158,6 +160,92 @@ def test_fits_are_interrupted_when_the_server_is_killed_and_their_process_ends(t
     with serving(tmp_path) as (http, _):
         assert http.get(path).json()["state"] == "interrupted"
         assert ended(http, waiting)["state"] == "done"
+
+
+@pytest.fixture
+def trials(server, open_source, unique_name):
+    """A session on spike counts, and a function that gives it 20 labelled trials of 0.2 s; its name is the stream's."""
+    session = {"front_end": COUNTS, "classes": ALL, "outlets": {"enabled": False}, "window": 5}
+    created = server.post("/v1/sessions", json={"name": unique_name, "stream": {"name": unique_name}, **session})
+    assert created.status_code == 201, created.text
+    path = created.headers["Location"]
+    source = open_source(unique_name)
+    source.wait_for_consumers()
+    generator = np.random.default_rng(7)
+    status = {}
+
+    def give():
+        for trial in range(20):
+            source.push(generator.poisson([[2, 2, 1, 1], [1, 1, 2, 2]][trial % 2], (200, 4)).astype(np.float32))
+            end = source.start + source.sent / source.nominal_srate
+            wait_until(lambda: server.get(f"{path}/status").json().get("bins", 0) >= source.sent // 20, "the bins")
+            label = {"label": ALL[trial % 2], "start": end - 0.2, "end": end}
+            answer = server.post(f"{path}/labels", json=label)
+            assert answer.status_code == 200, answer.text
+        status.update(server.get(f"{path}/status").json())
+        return status
+
+    yield give
+    server.delete(path)
+
+
+def test_a_decoder_is_fitted_from_the_last_seconds_of_a_session(server, trials, unique_name):
+    asked = {"name": "live", "kind": "poisson", "source": {"live": {"session": unique_name, "seconds": 60}}}
+    early = server.post("/v1/fits", json=asked)
+    assert early.status_code in (409, 422), early.text  # no stream yet, or no label
+    status = trials()
+    answer = server.post("/v1/fits", json=asked)
+    assert answer.status_code == 202, answer.text
+    job = ended(server, answer.headers["Location"])
+    assert job["state"] == "done", job["detail"]
+    assert job["metrics"]["accuracy"] == 1.0
+    result = job["result"]
+    assert (result["classes"], result["features"], result["channels"]) == (ALL, 4, status["stream"]["channels"])
+    assert result["settings"]["duration_s"] == pytest.approx(0.1)
+    assert (result["training"]["training_samples"], result["training"]["held_out_samples"]) == (16, 4)
+    assert result["training"]["source"] == {"live": {"session": unique_name, "seconds": 60.0, "from": "last"}}
+
+
+def test_a_decoder_is_fitted_from_the_seconds_to_come(server, trials, unique_name):
+    trials()
+    live = {"session": unique_name, "seconds": 4, "from": "next"}
+    answer = server.post("/v1/fits", json={"name": "live", "kind": "maxrate", "window": 5, "source": {"live": live}})
+    path = answer.headers["Location"]
+    assert server.get(path).json()["state"] == "queued"
+    assert "input.npz" not in answer.text
+    trials()
+    job = ended(server, path)
+    assert job["state"] == "done", job["detail"]
+    assert job["metrics"]["accuracy"] > 0.8
+    assert job["result"]["training"]["training_samples"] + job["result"]["training"]["held_out_samples"] >= 36
+
+
+def test_a_session_that_is_not_there_has_no_data(server, unique_name):
+    source = {"live": {"session": unique_name, "seconds": 9}}
+    answer = server.post("/v1/fits", json={"name": "live", "kind": "maxrate", "source": source})
+    assert (answer.status_code, unique_name in answer.json()["detail"]) == (404, True)
+
+
+def test_a_session_misses_no_bin_while_a_fit_runs(server, endless, unique_name):
+    settings = SimulatorSettings(name=unique_name, source_id=unique_name, channel_count=16, nominal_srate=15_000)
+    session = {"name": unique_name, "stream": {"name": unique_name}, "classes": ALL, "outlets": {"enabled": False}}
+    path = server.post("/v1/sessions", json=session).headers["Location"]
+
+    def status():
+        return server.get(f"{path}/status").json()
+
+    with streaming(lambda stop: run(settings, stop=stop)):
+        wait_until(lambda: status().get("bins", 0) > 10, "the first bins")
+        fit = ask(server, ASKED | {"window": None}, endless)
+        running(server, fit)
+        begun = status()["bins"]
+        wait_until(lambda: status()["bins"] >= begun + 100, "bins beside the fit")
+        after = status()
+        assert server.get(fit).json()["state"] == "running"
+    assert (after["missed_bins"], after["gaps"], after["missing_samples"]) == (0, 0, 0)
+    assert after["bins"] == after["seq"]
+    server.delete(fit)
+    server.delete(path)
 
 
 def is_gone(pid):

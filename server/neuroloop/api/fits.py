@@ -15,9 +15,10 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 from starlette.requests import HTTPConnection
 
+from neuroloop.api import live_data
 from neuroloop.api.access import CurrentUser
 from neuroloop.api.errors import JsonResponse, Malformed
-from neuroloop.api.live import Sessions
+from neuroloop.api.live import LiveSessions, Sessions
 from neuroloop.api.schemas import inline_schema
 from neuroloop.config import explain
 from neuroloop.errors import ConfigError
@@ -71,8 +72,10 @@ async def start_fit(
         user_session = _session_of(asked, activate, session)
         if user_session is not None:
             sessions[user_session]
-        gather = _gather(asked, upload)
-        job = await jobs.submit(asked, gather, beforehand=True, activate=activate, session=user_session, by=user.name)
+        gather, beforehand = _gather(asked, upload, sessions)
+        job = await jobs.submit(
+            asked, gather, beforehand=beforehand, activate=activate, session=user_session, by=user.name
+        )
     return JsonResponse(describe(job), 202, {"Location": f"/v1/fits/{job.id}"})
 
 
@@ -138,10 +141,14 @@ def _session_of(asked: FitRequest, activate: Activation, session: str | None) ->
     return session or (live.session if live else None)
 
 
-def _gather(asked: FitRequest, upload: UploadFile | None) -> Gather:
+def _gather(asked: FitRequest, upload: UploadFile | None, sessions: LiveSessions) -> tuple[Gather, bool]:
+    """What fetches the data, and whether they are at hand, so that whoever asks is told what is wrong with them."""
+    live = asked.source.live
+    if live is not None:
+        return partial(live_data.gather, sessions[live.session], live), live.which == "last"
     if upload is None:
-        raise ConfigError("source: expected arrays, which are uploaded in a form; see /docs")
-    return partial(_store, asked.kind, upload)
+        raise ConfigError("source: expected arrays, which are uploaded in a form, or live; see /docs")
+    return partial(_store, asked.kind, upload), True
 
 
 async def _store(kind: str, upload: UploadFile, folder: Path) -> None:

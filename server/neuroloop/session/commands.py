@@ -21,6 +21,7 @@ from neuroloop.errors import Conflict, ModelError, NeuroloopError, NotFound, Una
 from neuroloop.session.inbox import Command, End
 from neuroloop.session.loop import Loop
 from neuroloop.session.rereferencing import Rereferencing
+from neuroloop.session.training_data import page
 from neuroloop.signal.weights import Weights
 
 log = structlog.get_logger(__name__)
@@ -133,6 +134,13 @@ def _rereference_fit(loop: Loop, command: Command) -> dict[str, Any]:
     return {"fit": identifier}
 
 
+def _training_data(loop: Loop, command: Command) -> dict[str, Any]:
+    first = command.arguments.get("first")
+    if first is not None and (isinstance(first, bool) or not isinstance(first, int)):
+        raise ModelError(f"first: expected the number of a bin, got {first!r}")
+    return page(loop, first, _number(command.arguments, "seconds", above=0))
+
+
 def _shutdown(loop: Loop, command: Command) -> dict[str, Any]:
     loop.inbox.put(End())
     return {}
@@ -148,6 +156,7 @@ HANDLERS: dict[str, Callable[[Loop, Command], dict[str, Any] | None]] = {
     "rereference_load": _rereference_load,
     "rereference_mode": _rereference_mode,
     "rereference_fit": _rereference_fit,
+    "training_data": _training_data,
     "shutdown": _shutdown,
 }
 

@@ -7,6 +7,7 @@ the mean of those bins that can be trusted (no gap, filters settled): one labell
 from __future__ import annotations
 
 import math
+from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ F32 = NDArray[np.float32]
 HISTORY_S = 60.0
 AHEAD_S = 60.0
 PENDING = 256
+REMEMBERED = 1024  # labels
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,16 @@ class Lesson:
         return f"label {self.label.label!r}: no bin of its interval can be trusted ({why})"
 
 
+@dataclass(frozen=True, slots=True)
+class Bins:
+    """Consecutive bins: the first one's number, their values (bins, features), times of their centre, and trust."""
+
+    first: int
+    values: F32
+    centers: NDArray[np.float64]
+    usable: NDArray[np.bool_]
+
+
 class RateHistory:
     """The values of the last 60 s of bins, by the time of their centre."""
 
@@ -58,25 +70,36 @@ class RateHistory:
         self._values = np.zeros((self._size, features), np.float32)
         self._centers = np.full(self._size, -np.inf)
         self._usable = np.zeros(self._size, np.bool_)
-        self._added = 0
+        self.added = 0
         self.end = -np.inf
 
     def add(self, end: float, values: F32, usable: bool) -> None:
         """A complete bin that ended at this LSL time."""
-        row = self._added % self._size
+        row = self.added % self._size
         self._values[row] = values
         self._centers[row] = end - self.bin_s / 2
         self._usable[row] = usable
-        self._added += 1
+        self.added += 1
         self.end = end
 
     @property
     def start(self) -> float:
         """LSL time from which on bins are kept."""
-        if self._added == 0:
+        if self.added == 0:
             return self.end
-        oldest = self._added % self._size if self._added > self._size else 0
+        oldest = self.added % self._size if self.added > self._size else 0
         return float(self._centers[oldest]) - self.bin_s / 2
+
+    @property
+    def first(self) -> int:
+        """Number of the oldest bin that is kept; bins are counted from 0."""
+        return max(0, self.added - self._size)
+
+    def since(self, number: int, limit: int) -> Bins:
+        """Copies of at most `limit` bins from this number on, or from the oldest that is kept."""
+        first = max(number, self.first)
+        rows = np.arange(first, max(first, min(first + limit, self.added))) % self._size
+        return Bins(first, self._values[rows], self._centers[rows], self._usable[rows])
 
     def mean(self, start: float, end: float) -> tuple[F32, int]:
         """Mean of the usable bins whose centre lies in [start, end), and their number."""
@@ -94,6 +117,7 @@ class Labels:
     def __init__(self, classes: tuple[str, ...], window_s: float) -> None:
         self.learned = 0
         self.refused = 0
+        self.recent: deque[Label] = deque(maxlen=REMEMBERED)
         self._classes = classes
         self._window_s = window_s
         self._pending: list[Label] = []
@@ -113,6 +137,7 @@ class Labels:
             self.refused += 1
             raise
         self._pending.append(checked)
+        self.recent.append(checked)
         return checked
 
     def _check(self, history: RateHistory, label: Any, start: float | None, end: float | None) -> Label:

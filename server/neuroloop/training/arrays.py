@@ -27,7 +27,7 @@ Arrays = Mapping[str, NDArray[Any]]
 
 SIZE_LIMIT = 2 << 30  # bytes unpacked
 REAL, WHOLE, TEXT, TRUTH = "biuf", "iu", "U", "b"
-LABELLED = ("rates", "trials", "labels", "times", "usable", "trial_numbers", "channels")
+LABELLED = ("rates", "trials", "labels", "times", "usable", "trial_numbers", "channels", "classes", "duration_s")
 NAMES = {
     "maxrate": LABELLED,
     "poisson": LABELLED,
@@ -103,7 +103,9 @@ def _check_labelled(headers: Mapping[str, Header]) -> int:
     count, _ = _check(headers, given[0], REAL, (None, None))
     _check(headers, "labels", WHOLE + TEXT, (count,))
     _check_optional(headers, "trial_numbers", WHOLE, (count,))
-    _check_optional(headers, "channels", TEXT, (None,))
+    for name in ("channels", "classes"):
+        _check_optional(headers, name, TEXT, (None,))
+    _check_optional(headers, "duration_s", REAL, ())
     return count
 
 

@@ -26,7 +26,8 @@ POINTS = 20  # of the loss curve
 
 def fit(request: FitRequest, arrays: Arrays, tell: Tell) -> Fitted:
     """Raises ModelError where the arrays hold fewer than two classes, or the settings are not the kind's."""
-    classes, labels = class_labels(arrays["labels"], request.classes)
+    named = request.classes or [str(name) for name in arrays.get("classes", ())]
+    classes, labels = class_labels(arrays["labels"], named)
     samples = _samples(request, arrays, labels)
     held_out = hold_out(samples.trials, request.held_out)
     training, test = samples.of(~held_out), samples.of(held_out)
@@ -34,7 +35,8 @@ def fit(request: FitRequest, arrays: Arrays, tell: Tell) -> Fitted:
     if len(learned) < 2:
         names = ", ".join(classes[label] for label in learned) or "none"
         raise ModelError(f"labels: expected trials of two classes or more to learn from, got those of: {names}")
-    decoder = make_decoder(request.kind, classes, samples.rates.shape[1], request.settings)
+    duration_s = float(arrays["duration_s"]) if "duration_s" in arrays else None
+    decoder = make_decoder(request.kind, classes, samples.rates.shape[1], request.settings, duration_s)
     ends = np.unique(np.linspace(0, len(training.labels), POINTS + 1).astype(int))[1:]
     first = 0
     for end in ends.tolist():

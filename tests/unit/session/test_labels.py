@@ -100,3 +100,25 @@ def test_the_queue_of_waiting_labels_is_bounded(labels):
         labels.submit(kept, "left", 3.0, 3.5)
     with pytest.raises(ModelError, match="256 labels wait"):
         labels.submit(kept, "left", 3.0, 3.5)
+
+
+def test_bins_are_fetched_by_their_numbers_as_far_as_they_are_kept():
+    kept = history(3100, unusable={150})  # of which a minute is 3000
+    assert kept.first == 100
+    bins = kept.since(0, 60)
+    assert (bins.first, len(bins.usable)) == (100, 60)
+    assert bins.values[:, 0].tolist() == list(range(100, 160))
+    assert np.flatnonzero(~bins.usable).tolist() == [50]
+    np.testing.assert_allclose(bins.centers, (np.arange(100, 160) + 0.5) * BIN)
+    assert kept.since(3095, 60).values[:, 1].tolist() == [2 * number for number in range(3095, 3100)]
+    assert len(kept.since(3100, 60).usable) == 0
+    assert len(kept.since(4000, 60).usable) == 0
+
+
+def test_what_is_fetched_does_not_change_with_the_bins_to_come(labels):
+    kept = history(3000)
+    bins = kept.since(0, 10)
+    labels.submit(kept, "left", 59.0, 59.5)
+    kept.add(60.02, np.full(2, -1, np.float32), True)
+    assert bins.values[0].tolist() == [0, 0]
+    assert [label.label for label in labels.recent] == ["left"]
