@@ -225,6 +225,14 @@ class FitSettings(Settings):
     waiting: int = Field(32, ge=0, le=10_000, description="that wait for one of them; further ones are refused")
 
 
+class RegistrySettings(Settings):
+    """Where the model registry is; its weights are always in the server's folder, under `registry`."""
+
+    url: str | None = Field(
+        None, description="postgresql://USER:PASSWORD@HOST/DATABASE; by default SQLite in the server's folder"
+    )
+
+
 class ServerSettings(Settings):
     """A server and its sessions."""
 
@@ -232,7 +240,8 @@ class ServerSettings(Settings):
     port: int = Field(8765, ge=0, le=65535, description="0: any free port, printed at start")
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     folder: Path = Field(
-        default_factory=lambda: user_data_path("neuroloop"), description="what the server keeps: tokens, the audit log"
+        default_factory=lambda: user_data_path("neuroloop"),
+        description="what the server keeps: tokens, models, the audit log",
     )
     outlive_s: float = Field(
         60.0, ge=0, le=86_400, description="how long sessions go on if the server dies, until a new one finds them"
@@ -241,6 +250,7 @@ class ServerSettings(Settings):
         default_factory=list, description="further names under which clients reach the server, a proxy's for example"
     )
     lsl: LslSettings = Field(default_factory=LslSettings)
+    registry: RegistrySettings = Field(default_factory=RegistrySettings)
     fits: FitSettings = Field(default_factory=FitSettings)
     sessions: list[SessionSettings] = Field(default_factory=list)
 

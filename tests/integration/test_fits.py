@@ -104,6 +104,9 @@ def test_a_decoder_is_fitted_from_uploaded_trials(server, reaches):
     assert job["result"]["classes"] == ASKED["classes"]
     assert job["result"]["training"]["source"] == {"arrays": "trials.npz"}
     assert job["result"]["training"]["digest"].startswith("sha256:")
+    version = server.get(f"/v1/models/reach/versions/{job['version']}").json()
+    assert (version["classes"], version["metrics"]) == (ASKED["classes"], job["metrics"])
+    assert version["training_data"] == job["result"]["training"]["digest"]
     assert path.rpartition("/")[2] in [fit["id"] for fit in server.get("/v1/fits").json()["fits"]]
 
 

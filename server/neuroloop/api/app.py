@@ -8,12 +8,14 @@ from contextlib import asynccontextmanager
 from fastapi import Depends, FastAPI
 
 from neuroloop import __version__
-from neuroloop.api import audit, errors, fits, info, labels, predictions, rereference, sessions, stream
+from neuroloop.api import audit, errors, fits, info, labels, models, predictions, rereference, sessions, stream
 from neuroloop.api.access import Access, authorise
 from neuroloop.api.audit import Audit, AuditLog
 from neuroloop.api.guard import Guard
 from neuroloop.api.live import LiveSessions
 from neuroloop.config import ServerSettings, is_loopback
+from neuroloop.registry.fitted import register_in
+from neuroloop.registry.registry import Registry
 from neuroloop.session.adoption import RunFolder
 from neuroloop.session.streams import configure_lsl
 from neuroloop.session.supervisor import SESSION_PROGRAM
@@ -29,13 +31,15 @@ def create_app(
     """The ASGI application of a server.
 
     session_program: the command line of a session process, without its endpoints and its log level. run_folder: where
-    sessions are recorded that go on if this process dies; without one they end with it.
+    sessions are recorded that go on if this process dies; without one they end with it. Whoever runs the application
+    sets `state.registry` before, and closes it after.
     """
     requests = AuditLog(settings.folder)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         requests.start()
+        registry: Registry = app.state.registry
         configure_lsl(settings.lsl)
         program = (*session_program, "--log-level", settings.log_level)
         live = app.state.sessions = LiveSessions(settings.lsl, program, run_folder, settings.outlive_s)
@@ -43,7 +47,9 @@ def create_app(
         for session in settings.sessions:
             if session.name not in live:
                 await live.create(session)
-        jobs = app.state.fits = FitJobs(settings.folder / "fits", None, None, **settings.fits.model_dump())
+        jobs = app.state.fits = FitJobs(
+            settings.folder / "fits", register_in(registry), None, **settings.fits.model_dump()
+        )
         await jobs.open()
         try:
             yield
@@ -55,7 +61,9 @@ def create_app(
     app = FastAPI(title="neuroloop", version=__version__, lifespan=lifespan, responses={"default": errors.DESCRIPTION})
     errors.install(app)
     app.state.audit = requests
-    for module in (info, sessions, labels, predictions, rereference, stream, fits, audit):
+    app.state.version_users = []  # see `models`
+    app.state.alias_followers = []
+    for module in (info, sessions, labels, predictions, rereference, stream, models, fits, audit):
         app.include_router(module.router, dependencies=[Depends(authorise)])
     is_local = is_loopback(settings.host)
     app.add_middleware(Access, tokens=TokenFile(settings.folder), required=not is_local)

@@ -23,6 +23,7 @@ from neuroloop.errors import (
     ModelError,
     NeuroloopError,
     NotFound,
+    RegistryError,
     StreamError,
     Unauthorized,
     Unavailable,
@@ -42,6 +43,7 @@ STATUS: dict[type[NeuroloopError], int] = {
     StreamError: 409,
     ConfigError: 422,
     ModelError: 422,
+    RegistryError: 500,
     Unavailable: 503,
 }
 
@@ -70,9 +72,9 @@ class JsonResponse(JSONResponse):
 
 def problem(error: NeuroloopError) -> dict[str, Any]:
     """The members of a problem document that don't depend on the request."""
-    status = STATUS.get(type(error), 500)
-    if status == 500:
-        return {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": str(error)}
+    status = STATUS.get(type(error))
+    if status is None:
+        return plain_problem(500, str(error))
     words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(error).__name__)
     kind = words.lower().replace(" ", "-")
     return {

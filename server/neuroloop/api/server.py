@@ -15,6 +15,7 @@ from neuroloop.api.app import create_app
 from neuroloop.config import ServerSettings, is_loopback
 from neuroloop.errors import ConfigError, Conflict
 from neuroloop.logs import configure_log
+from neuroloop.registry.registry import Registry
 from neuroloop.session.adoption import RunFolder
 from neuroloop.session.supervisor import SESSION_PROGRAM
 from neuroloop.tokens import TokenFile
@@ -50,7 +51,7 @@ def serve(
     """Serve until SIGINT or SIGTERM; then end every session and return.
 
     on_started: called with the port when the server listens. Raises Conflict if the port is in use, ConfigError if it
-    can't be had, or would let strangers in.
+    can't be had, would let strangers in, or there can be no registry, Unavailable if its database does not answer.
     """
     configure_log(settings.log_level)
     if not is_loopback(settings.host) and not TokenFile(settings.folder).all():
@@ -59,6 +60,7 @@ def serve(
             "the server listens on loopback only (127.0.0.1, localhost or ::1). "
             "Make one: neuroloop token create NAME --role admin"
         )
+    registry = Registry(settings.folder / "registry", settings.registry.url)
     listener = _listen(settings.host, settings.port)
     port: int = listener.getsockname()[1]
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
@@ -69,8 +71,10 @@ def serve(
             on_started(port)
 
     run_folder = RunFolder(settings.folder / "servers" / f"{settings.host}-{port}")
+    app = create_app(settings, session_program, run_folder)
+    app.state.registry = registry
     config = uvicorn.Config(
-        create_app(settings, session_program, run_folder),
+        app,
         loop="uvloop",
         http="httptools",
         ws="websockets-sansio",
@@ -84,7 +88,7 @@ def serve(
         server_header=False,
         timeout_graceful_shutdown=SHUTDOWN_S,
     )
-    with listener, closing(run_folder):
+    with listener, closing(run_folder), closing(registry):
         _Server(config, announce).run([listener])
 
 

@@ -99,6 +99,10 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except (OperationalError, InterfaceError) as error:
-        raise Unavailable(f"the registry's database does not answer: {error.orig}; try again") from error
+        raise Unavailable(f"the registry's database does not answer: {_one_line(error)}; try again") from error
     except DBAPIError as error:
-        raise RegistryError(f"the registry's database: {error.orig}; see `neuroloop registry verify`") from error
+        raise RegistryError(f"the registry's database: {_one_line(error)}; see `neuroloop registry verify`") from error
+
+
+def _one_line(error: DBAPIError) -> str:
+    return " ".join(str(error.orig).split())

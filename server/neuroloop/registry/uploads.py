@@ -151,7 +151,7 @@ def _rereference(weights: bytes, document: Document) -> Upload:
     matrix = weights_from_array(matrix, channels).matrix
     if labels is None or weights[8:9] != b"{":
         weights = write_weights("safetensors", matrix, channels, 0)
-    return Upload(weights, Content(kind="lrr", channels=list(channels)))
+    return Upload(weights, Content(kind="lrr", settings=document.settings or {}, channels=list(channels)))
 
 
 def _agree(content: Content, document: Document) -> None:
