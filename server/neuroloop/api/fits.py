@@ -22,7 +22,7 @@ from neuroloop.api.live import LiveSessions, Sessions
 from neuroloop.api.schemas import inline_schema
 from neuroloop.config import explain
 from neuroloop.errors import ConfigError
-from neuroloop.training import arrays
+from neuroloop.training import arrays, settings
 from neuroloop.training.job import INPUT, Job
 from neuroloop.training.jobs import FitJobs, Gather
 from neuroloop.training.request import Activation, FitRequest
@@ -69,6 +69,7 @@ async def start_fit(
     """Fit a model: its settings and source as JSON, or a form of that `document` and the data as an NPZ, `arrays`."""
     async with _parts(request) as (document, upload):
         asked = _request(document, upload)
+        settings.check(asked)
         user_session = _session_of(asked, activate, session)
         if user_session is not None:
             sessions[user_session]

@@ -13,45 +13,26 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
 
 from neuroloop.errors import ModelError
 from neuroloop.models.lnp import LNP, as_frames
 from neuroloop.models.lnp_batch import hold
+from neuroloop.models.lnp_fit_settings import LNPFitSettings
 from neuroloop.models.lnp_losses import bits_per_spike, correlation
 from neuroloop.models.lnp_parameters import LNPSettings, cell_names
 from neuroloop.models.lnp_start import start_from_spikes
 from neuroloop.models.lnp_torch import LNPModule
 from neuroloop.models.receptive_fields import Frame
 
+__all__ = ["LNPFit", "LNPFitSettings", "LNPScore", "fit", "score"]
+
 F64 = NDArray[np.float64]
 Bins = NDArray[np.bool_]
-
-
-class LNPFitSettings(BaseModel):
-    """How an LNP encoder is fitted."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    optimizer: Literal["lbfgs", "adamw"] = Field("lbfgs", description="lbfgs takes all bins at once")
-    epochs: int = Field(50, ge=1, description="at most; of L-BFGS, 20 iterations each")
-    patience: int = Field(2, ge=1, description="epochs without improvement before it stops")
-    min_delta: float = Field(1e-5, ge=0, description="what counts as improvement")
-    validation: float = Field(0.1, ge=0, lt=1, description="last share of the bins, held out; 0: stop on the loss")
-    learning_rate: float = Field(1e-2, gt=0, description="of AdamW")
-    batch_bins: int = Field(4096, ge=1, description="bins in a piece, for AdamW")
-    smooth_space: float = Field(0.0, ge=0, description="weight of the roughness of spatial kernels")
-    smooth_time: float = Field(0.0, ge=0, description="weight of the roughness of temporal kernels")
-    sparse: float = Field(0.0, ge=0, description="weight of mean |s| + mean |t|")
-    shrink_spike_filters: float = Field(1e-4, ge=0, description="weight of the mean square of history and coupling")
-    device: Literal["auto", "cpu", "cuda"] = Field("cpu", description="where it runs")
-    threads: int = Field(1, ge=1, description="of the CPU; more are of use to large banks")
-    seed: int = Field(0, ge=0, description="of the order of pieces")
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -11,20 +11,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from neuroloop.errors import ModelError
-from neuroloop.models.base import check_settings
-from neuroloop.models.lnp_fit import LNPFitSettings, score
 from neuroloop.models.lnp_fit import fit as fit_bank
-from neuroloop.models.lnp_parameters import LNPSettings
+from neuroloop.models.lnp_fit import score
 from neuroloop.training.arrays import Arrays
 from neuroloop.training.fitted import Fitted, Tell
 from neuroloop.training.request import FitRequest
+from neuroloop.training.settings import encoder_settings
 from neuroloop.training.splits import Bins, holes, last_share
 
 
 def fit(request: FitRequest, arrays: Arrays, tell: Tell) -> Fitted:
     """Raises ModelError for settings that LNP does not have, and where there is nothing to learn from."""
-    settings, training = settings_of(request)
+    settings, training = encoder_settings(request)
     stimulus, counts = arrays["stimulus"], arrays["counts"]
     lead = max(settings.lags - 1, settings.history, settings.coupling)
     usable = arrays.get("usable", np.ones(len(stimulus), np.bool_))
@@ -61,16 +59,3 @@ def whole(breaks: Bins, lead: int) -> NDArray[np.bool_]:
     """The bins that follow on at least `lead` bins without a hole between, (bins,)."""
     since = np.arange(len(breaks)) - np.maximum.accumulate(np.where(breaks, np.arange(len(breaks)), 0))
     return np.asarray(since >= lead)
-
-
-def settings_of(request: FitRequest) -> tuple[LNPSettings, LNPFitSettings]:
-    """Those of the bank and, under `training`, of its fit. Raises ModelError that names the key."""
-    given = dict(request.settings)
-    training = given.pop("training", {})
-    if not isinstance(training, dict):
-        raise ModelError(f"settings of 'lnp': training: expected a map of settings, got {training!r}")
-    bank = check_settings("lnp", LNPSettings, given)
-    chosen = check_settings("lnp", LNPFitSettings, {"seed": request.seed} | training)
-    assert isinstance(bank, LNPSettings)
-    assert isinstance(chosen, LNPFitSettings)
-    return bank, chosen

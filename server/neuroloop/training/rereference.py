@@ -6,14 +6,13 @@ The residual variance of a channel is what is left of its variance after the oth
 from __future__ import annotations
 
 import numpy as np
-from pydantic import ValidationError
 
-from neuroloop.config import explain
 from neuroloop.errors import ModelError
-from neuroloop.signal.lrr import LRR, LRRSettings
+from neuroloop.signal.lrr import LRR
 from neuroloop.training.arrays import Arrays
 from neuroloop.training.fitted import Fitted, Tell
 from neuroloop.training.request import FitRequest
+from neuroloop.training.settings import rereference_settings
 from neuroloop.training.splits import last_share
 
 PIECE = 1 << 16  # samples that are taken in between two reports
@@ -23,7 +22,7 @@ def fit(request: FitRequest, arrays: Arrays, tell: Tell) -> Fitted:
     """Raises ModelError where a cluster has too few samples, and for settings that are not those of LRR."""
     samples = arrays["samples"]
     channels = [str(name) for name in arrays["channels"]] if "channels" in arrays else samples.shape[1]
-    lrr = LRR(channels, check_settings(request))
+    lrr = LRR(channels, rereference_settings(request))
     held_out = last_share(len(samples), request.held_out)
     training, test = samples[~held_out], samples[held_out]
     for first in range(0, len(training), PIECE):
@@ -46,14 +45,3 @@ def residual_variance(lrr: LRR, samples: np.ndarray) -> float:
     finite = samples[np.isfinite(samples).all(axis=1)].astype(np.float64)
     before, after = finite.var(axis=0), lrr.transform(finite).var(axis=0)
     return float(np.where(before > 0, after / np.where(before > 0, before, 1.0), 1.0).mean())
-
-
-def check_settings(request: FitRequest) -> LRRSettings:
-    """Of the fit. Raises ModelError that names the key; a recording gives no rate to forget by."""
-    try:
-        settings = LRRSettings.model_validate(request.settings)
-    except ValidationError as error:
-        raise ModelError(f"settings of 'lrr': {explain(error)}") from error
-    if settings.half_life_s is not None:
-        raise ModelError("settings of 'lrr': half_life_s: a fit weighs all samples the same; leave it out")
-    return settings

@@ -110,7 +110,7 @@ def test_rereference_weights_are_fitted_and_the_residual_measured_on_later_sampl
         fit(request("lrr"), {"samples": samples[:20]}, ignore)
     with pytest.raises(ModelError, match="half_life_s"):
         fit(request("lrr", settings={"half_life_s": 3}), {"samples": samples}, ignore)
-    with pytest.raises(ModelError, match="ridges: unknown key"):
+    with pytest.raises(ModelError, match="ridges: unknown; lrr has"):
         fit(request("lrr", settings={"ridges": 3}), {"samples": samples}, ignore)
 
 

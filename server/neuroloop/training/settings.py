@@ -1,0 +1,46 @@
+"""The settings of each kind, checked without numerics: by the API before there is a job, by the fit that uses them."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel
+
+from neuroloop.errors import ModelError
+from neuroloop.models.base import check_settings
+from neuroloop.models.lnp_fit_settings import LNPFitSettings
+from neuroloop.models.lnp_parameters import LNPSettings
+from neuroloop.models.online_settings import MaxRateSettings, PoissonSettings
+from neuroloop.signal.lrr_settings import LRRSettings
+from neuroloop.training.request import FitRequest
+
+
+def check(request: FitRequest) -> None:
+    """Raises ModelError that names the key, the value and what is allowed."""
+    if request.kind == "lrr":
+        rereference_settings(request)
+    elif request.kind == "lnp":
+        encoder_settings(request)
+    else:
+        models: dict[str, type[BaseModel]] = {"maxrate": MaxRateSettings, "poisson": PoissonSettings}
+        check_settings(request.kind, models[request.kind], request.settings)
+
+
+def rereference_settings(request: FitRequest) -> LRRSettings:
+    """Of LRR weights; data in a file give no rate to forget by."""
+    settings = check_settings("lrr", LRRSettings, request.settings)
+    assert isinstance(settings, LRRSettings)
+    if settings.half_life_s is not None:
+        raise ModelError("settings of 'lrr': half_life_s: a fit weighs all samples the same; leave it out")
+    return settings
+
+
+def encoder_settings(request: FitRequest) -> tuple[LNPSettings, LNPFitSettings]:
+    """Those of an LNP bank and, under `training`, of its fit."""
+    given = dict(request.settings)
+    training = given.pop("training", {})
+    if not isinstance(training, dict):
+        raise ModelError(f"settings of 'lnp': training: expected a map of settings, got {training!r}")
+    bank = check_settings("lnp", LNPSettings, given)
+    chosen = check_settings("lnp", LNPFitSettings, {"seed": request.seed} | training)
+    assert isinstance(bank, LNPSettings)
+    assert isinstance(chosen, LNPFitSettings)
+    return bank, chosen
