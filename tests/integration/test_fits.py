@@ -51,8 +51,13 @@ def serving(folder, **more):
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    with serving(tmp_path_factory.mktemp("server")) as (http, process):
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("server")
+
+
+@pytest.fixture(scope="module")
+def server(folder):
+    with serving(folder) as (http, process):
         yield http
         process.terminate()
         assert process.wait(20) == 0
@@ -149,6 +154,25 @@ def test_rereference_weights_and_encoders_are_fitted_too(server, kind, settings,
     job = ended(server, ask(server, asked, {name: data[source] for name, source in arrays.items()}))
     assert job["state"] == "done", job["detail"]
     assert job["metrics"][metric] > 0.3
+
+
+def test_weights_are_fitted_from_a_recording_of_the_server(server, folder):
+    recordings = folder / "recordings"
+    recordings.mkdir()
+    samples = np.random.default_rng(1).standard_normal((2, 4000)) + np.random.default_rng(2).standard_normal(4000) * 5
+    one = {"run_start_sample": [0], "event_sample": [0], "event_label": [0], "label_names": ["start"]}
+    described = {"fs": 250.0, "ch_names": ["C3", "C4"], "timestamps": np.arange(4000) / 250, **one}
+    (recordings / "eeg.npz").write_bytes(
+        npz(data=samples, **{key: np.array(value) for key, value in described.items()})
+    )
+    asked = {"name": "weights", "kind": "lrr", "source": {"recording": {"name": "eeg.npz"}}}
+    answer = server.post("/v1/fits", json=asked)
+    assert answer.status_code == 202, answer.text
+    job = ended(server, answer.headers["Location"])
+    assert (job["state"], job["detail"], job["result"]["channels"]) == ("done", None, ["C3", "C4"])
+    assert job["metrics"]["explained_variance"] > 0.8
+    nowhere = server.post("/v1/fits", json=asked | {"source": {"recording": {"name": "../server.yaml"}}})
+    assert (nowhere.status_code, "below the server's folder" in nowhere.json()["detail"]) == (422, True)
 
 
 def test_fits_are_interrupted_when_the_server_is_killed_and_their_process_ends(tmp_path, reaches, endless):

@@ -61,6 +61,7 @@ def create_app(
     app = FastAPI(title="neuroloop", version=__version__, lifespan=lifespan, responses={"default": errors.DESCRIPTION})
     errors.install(app)
     app.state.audit = requests
+    app.state.recordings = settings.folder / "recordings"
     app.state.version_users = []  # see `models`
     app.state.alias_followers = []
     for module in (info, sessions, labels, predictions, rereference, stream, models, fits, audit):

@@ -23,8 +23,9 @@ from neuroloop.api.schemas import inline_schema
 from neuroloop.config import explain
 from neuroloop.errors import ConfigError
 from neuroloop.training import arrays, settings
-from neuroloop.training.job import INPUT, Job
+from neuroloop.training.job import INPUT, RECORDING, Job
 from neuroloop.training.jobs import FitJobs, Gather
+from neuroloop.training.recording_files import find
 from neuroloop.training.request import Activation, FitRequest
 
 DOCUMENT, ARRAYS = "document", "arrays"  # the parts of a form
@@ -73,7 +74,7 @@ async def start_fit(
         user_session = _session_of(asked, activate, session)
         if user_session is not None:
             sessions[user_session]
-        gather, beforehand = _gather(asked, upload, sessions)
+        gather, beforehand = _gather(asked, upload, sessions, request.app.state.recordings)
         job = await jobs.submit(
             asked, gather, beforehand=beforehand, activate=activate, session=user_session, by=user.name
         )
@@ -142,14 +143,22 @@ def _session_of(asked: FitRequest, activate: Activation, session: str | None) ->
     return session or (live.session if live else None)
 
 
-def _gather(asked: FitRequest, upload: UploadFile | None, sessions: LiveSessions) -> tuple[Gather, bool]:
+def _gather(
+    asked: FitRequest, upload: UploadFile | None, sessions: LiveSessions, recordings: Path
+) -> tuple[Gather, bool]:
     """What fetches the data, and whether they are at hand, so that whoever asks is told what is wrong with them."""
     live = asked.source.live
     if live is not None:
         return partial(live_data.gather, sessions[live.session], live), live.which == "last"
-    if upload is None:
-        raise ConfigError("source: expected arrays, which are uploaded in a form, or live; see /docs")
+    if asked.source.recording is not None:
+        return partial(_link, recordings, asked.source.recording.name), True
+    assert upload is not None
     return partial(_store, asked.kind, upload), True
+
+
+async def _link(recordings: Path, name: str, folder: Path) -> None:
+    path = await run_in_threadpool(find, recordings, name)
+    await run_in_threadpool((folder / f"{RECORDING}{path.suffix.lower()}").symlink_to, path.absolute())
 
 
 async def _store(kind: str, upload: UploadFile, folder: Path) -> None:

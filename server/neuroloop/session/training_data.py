@@ -1,7 +1,7 @@
 """What a fit learns from: bins and labels of a running session, a page at a time.
 
-A minute of 1024 channels is 12 MB. The loop copies no more than `PAGE_BYTES` of it for one command, 0.03 to 0.13 ms, and
-looks after its bins before the next.
+A minute of 1024 channels is 12 MB. The loop copies no more than `PAGE_BYTES` of it for one command, 0.03 to 0.13 ms,
+and looks after its bins before the next.
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ from neuroloop.training.request import Activation, FitRequest
 State = Literal["queued", "running", "done", "failed", "cancelled", "interrupted"]
 
 FILE, OWNER, INPUT, RESULT, WEIGHTS = "job.json", "owner", "input.npz", "result.json", "weights.safetensors"
+RECORDING = "recording"  # a link to it, with its suffix
 NEXT: dict[State, tuple[State, ...]] = {
     "queued": ("running", "failed", "cancelled", "interrupted"),
     "running": ("done", "failed", "cancelled", "interrupted"),

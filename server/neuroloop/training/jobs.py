@@ -20,7 +20,7 @@ import structlog
 from neuroloop.errors import Conflict, NeuroloopError, NotFound
 from neuroloop.training import executor
 from neuroloop.training.executor import FIT_PROGRAM
-from neuroloop.training.job import INPUT, RESULT, WEIGHTS, Job, State, load, now, own
+from neuroloop.training.job import INPUT, RECORDING, RESULT, WEIGHTS, Job, State, load, now, own
 from neuroloop.training.messages import Message, Progress
 from neuroloop.training.request import Activation, FitRequest
 
@@ -164,7 +164,7 @@ class FitJobs:
             settled = job.model_copy(update={"has_data": False})
             settled.turn(state, detail)
             await self._save(settled)  # before anybody is told: what is said to be done is done after a crash, too
-            await asyncio.to_thread((self._path(job) / INPUT).unlink, missing_ok=True)
+            await asyncio.to_thread(_drop_data, self._path(job))
             self._jobs[job.id] = settled
         self._release(job)
         await self._forget_oldest()
@@ -272,6 +272,11 @@ class FitJobs:
         for job in ended[: max(0, len(ended) - KEPT)]:
             del self._jobs[job.id]
             await asyncio.to_thread(shutil.rmtree, self._path(job), ignore_errors=True)
+
+
+def _drop_data(folder: Path) -> None:
+    for path in (folder / INPUT, *folder.glob(f"{RECORDING}.*")):
+        path.unlink(missing_ok=True)
 
 
 def _result(folder: Path) -> tuple[bytes, dict[str, Any]]:

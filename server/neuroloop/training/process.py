@@ -22,7 +22,7 @@ from neuroloop.errors import ModelError, NeuroloopError
 from neuroloop.training import arrays, messages
 from neuroloop.training.arrays import Arrays
 from neuroloop.training.fitted import Fitted, Tell
-from neuroloop.training.job import FILE, INPUT, RESULT, WEIGHTS, load, write_whole
+from neuroloop.training.job import FILE, INPUT, RECORDING, RESULT, WEIGHTS, load, write_whole
 from neuroloop.training.request import FitRequest
 
 PACKAGES = ("numpy", "numba", "torch", "lightning", "safetensors")
@@ -42,7 +42,7 @@ def main(folder: Path) -> int:
         job = load(folder)
         if job is None:
             raise ModelError(f"fit: {folder / FILE} cannot be read")
-        data = arrays.read(folder / INPUT)
+        data = read(job.request, folder)
         fitted = fit(job.request, data, lambda progress, loss: say(messages.Progress(progress=progress, loss=loss)))
         write_whole(folder / WEIGHTS, fitted.weights)
         write_whole(folder / RESULT, json.dumps(result(job.request, data, fitted), allow_nan=False).encode())
@@ -50,6 +50,15 @@ def main(folder: Path) -> int:
         say(messages.Failed(detail=str(error)))
         return 1
     return 0
+
+
+def read(request: FitRequest, folder: Path) -> Arrays:
+    """The data of a job."""
+    if request.source.recording is None:
+        return arrays.read(folder / INPUT)
+    from neuroloop.training import recordings
+
+    return recordings.read(next(folder.glob(f"{RECORDING}.*")), request)
 
 
 def fit(request: FitRequest, data: Arrays, tell: Tell) -> Fitted:

@@ -11,7 +11,7 @@ from neuroloop.training.jobs import FitJobs
 from neuroloop.training.request import FitRequest
 
 PROGRAM = (sys.executable, str(Path(__file__).with_name("fake_fit.py")))
-PATIENCE_S = 20
+PATIENCE_S = 60
 
 
 def request(**settings):
