@@ -12,7 +12,8 @@ import structlog
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
-from neuroloop.api.hub import Hub, Message
+from neuroloop.api.hub import Hub
+from neuroloop.api.message import Message
 from neuroloop.config import LslSettings, SessionSettings
 from neuroloop.errors import Conflict, NotFound, Unavailable
 from neuroloop.session.adoption import RunFolder
@@ -75,6 +76,7 @@ class LiveSession:
         return {
             "name": self.name,
             "state": self.state,
+            "run": self.hub.run,
             "detail": None if failure is None else failure.detail,
             "settings": self.settings.model_dump(mode="json"),
         }
@@ -103,7 +105,7 @@ class LiveSession:
             "type": "event",
             "session": self.name,
             "time": pylsl.local_clock(),
-            "seq": (self.hub.status or {}).get("seq"),
+            "seq": self.hub.next_seq,
             "event": "session_failed",
             "detail": failure.detail,
             "exit_code": failure.exit_code,
@@ -117,6 +119,7 @@ class LiveSession:
             "type": "status",
             "session": self.name,
             **(self.hub.status or {}),
+            "seq": self.hub.next_seq,
             "time": pylsl.local_clock(),
             "state": self.process.state,
             "detail": self.process.failure.detail if self.process.failure else None,

@@ -36,7 +36,7 @@ async def get_predictions(
     """The predictions after bin `since`, active and shadow, oldest first, and which bins are still kept."""
     predictions = []
     for number, message in enumerate(session.hub.since(since, limit, model), 1):
-        predictions.append(message.json)
+        predictions.append(message.json.decode())
         if number % AT_ONCE == 0:
             await asyncio.sleep(0)  # a minute of bins takes 40 ms: live messages go first
     oldest, newest = session.hub.seq_range() or ("null", "null")

@@ -12,6 +12,7 @@ from types import FrameType
 import uvicorn
 
 from neuroloop.api.app import create_app
+from neuroloop.api.frames import FrameProtocol
 from neuroloop.config import ServerSettings, is_loopback
 from neuroloop.errors import ConfigError, Conflict
 from neuroloop.logs import configure_log
@@ -77,7 +78,7 @@ def serve(
         app,
         loop="uvloop",
         http="httptools",
-        ws="websockets-sansio",
+        ws=FrameProtocol,
         ws_max_size=MESSAGE_LIMIT,
         ws_per_message_deflate=False,
         ws_ping_timeout=60.0,  # a client that stalls for less is told what it missed

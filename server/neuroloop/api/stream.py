@@ -1,58 +1,53 @@
 """The live stream of a session over a WebSocket: results out, labels in.
 
-One task per connection sends what the hub has for it, another takes what comes in. A client that goes away ends both
-quietly; a message that can't be read is answered with an error, and the connection goes on.
+What the hub has goes into the connection at once; one task per connection sends what could not, another takes what
+comes in. A client that goes away ends both quietly.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated, Any, Literal
 
-import msgpack
-import pylsl
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
-from pydantic import BaseModel, Field, TypeAdapter, ValidationError
-from pydantic_core import from_json
-from starlette.types import Message as AsgiMessage
 
 from neuroloop.api.access import SUBPROTOCOL, CurrentUser, User
-from neuroloop.api.errors import Malformed, explain_faults, plain_problem, problem
-from neuroloop.api.hub import TOPICS, Message, Subscriber
-from neuroloop.api.labels import Label, send_label
+from neuroloop.api.errors import Malformed
+from neuroloop.api.frames import FrameProtocol, frame_connection
+from neuroloop.api.incoming import answer
 from neuroloop.api.live import LiveSession, Session
-from neuroloop.errors import NeuroloopError
+from neuroloop.api.message import TOPICS, Message
+from neuroloop.api.subscriber import Policy, Subscriber, Write
 
 FORMATS = ("json", "msgpack")
-Id = Annotated[int, Field(ge=-(2**63), lt=2**63)] | str | None  # what MessagePack can carry
+RUN_HEADER = b"neuroloop-run"
+LATEST_BUFFER = 4096  # bytes of a client that wants no old data, before it counts as slow
 
 router = APIRouter()
 
 
-class LabelMessage(Label):
-    type: Literal["label"]
-    id: Id = None
-
-
-class PingMessage(BaseModel):
-    type: Literal["ping"]
-    id: Id = None
-
-
-ID: TypeAdapter[int | str | None] = TypeAdapter(Id)
-INCOMING: TypeAdapter[LabelMessage | PingMessage] = TypeAdapter(
-    Annotated[LabelMessage | PingMessage, Field(discriminator="type")]
-)
-
-
 @router.websocket("/v1/sessions/{session}/stream")
 async def stream(
-    websocket: WebSocket, session: Session, user: CurrentUser, topics: str = "predictions", format: str = "json"
+    websocket: WebSocket,
+    session: Session,
+    user: CurrentUser,
+    topics: str = "predictions",
+    format: str = "json",
+    policy: str = "all",
+    resume_from: str | None = None,
+    run: str | None = None,
 ) -> None:
+    hub = session.hub
     wanted = _choices("topic", topics.split(","), TOPICS)
     [binary] = [name == "msgpack" for name in _choices("format", [format], FORMATS)]
-    await websocket.accept(subprotocol=SUBPROTOCOL if SUBPROTOCOL in websocket.scope["subprotocols"] else None)
-    with session.hub.subscribe(wanted) as subscriber:
+    policy_wanted = _policy(policy)
+    seq = None if resume_from is None else _number("resume_from", resume_from, least=0)
+    hub.check_resumption(seq, run)
+    subprotocol = SUBPROTOCOL if SUBPROTOCOL in websocket.scope["subprotocols"] else None
+    await websocket.accept(subprotocol, [(RUN_HEADER, hub.run.encode())])
+    connection = frame_connection(websocket)
+    if connection is not None and policy_wanted.name == "latest":
+        connection.hold_little(LATEST_BUFFER)
+    with hub.subscribe(wanted, policy_wanted, seq, _writer(connection, binary)) as subscriber:
         sender = asyncio.create_task(_send_results(websocket, subscriber, binary))
         try:
             await _answer_messages(websocket, session, user, binary)
@@ -69,6 +64,30 @@ def _choices(what: str, given: list[str], known: tuple[str, ...]) -> list[str]:
     return list(dict.fromkeys(given))
 
 
+def _policy(given: str) -> Policy:
+    name, _, number = given.partition("=")
+    if name == "every":
+        return Policy("every", _number("policy every", number, least=1))
+    match given:
+        case "all" | "latest":
+            return Policy(given)
+    raise Malformed(f"unknown policy {given!r}; there are: all, latest, every=N")
+
+
+def _number(what: str, given: str, least: int) -> int:
+    """A whole number. Raises Malformed."""
+    if not (given.isascii() and given.isdigit() and len(given) <= 18 and int(given) >= least):
+        raise Malformed(f"{what}: expected a whole number of at least {least}, got {given!r}")
+    return int(given)
+
+
+def _writer(connection: FrameProtocol | None, binary: bool) -> Write | None:
+    if connection is None:
+        return None
+    write_frame = connection.write_frame
+    return lambda message: write_frame(message.frame(binary))
+
+
 async def _send_results(websocket: WebSocket, subscriber: Subscriber, binary: bool) -> None:
     try:
         while (message := await subscriber.get()) is not None:
@@ -82,7 +101,7 @@ async def _send(websocket: WebSocket, message: Message, binary: bool) -> None:
     if binary:
         await websocket.send_bytes(message.packed)
     else:
-        await websocket.send_text(message.json)
+        await websocket.send_text(message.json.decode())
 
 
 async def _answer_messages(websocket: WebSocket, session: LiveSession, user: User, binary: bool) -> None:
@@ -91,43 +110,6 @@ async def _answer_messages(websocket: WebSocket, session: LiveSession, user: Use
             incoming = await websocket.receive()
             if incoming["type"] == "websocket.disconnect":
                 return
-            await _send(websocket, Message.of("reply", await _answer(session, user, incoming)), binary)
+            await _send(websocket, Message.of("reply", await answer(session, user, incoming)), binary)
     except (WebSocketDisconnect, RuntimeError):
         return
-
-
-async def _answer(session: LiveSession, user: User, incoming: AsgiMessage) -> dict[str, Any]:
-    reply_id: dict[str, Any] = {}
-    try:
-        content = _parse(incoming)
-        reply_id = _reply_id(content)
-        message = INCOMING.validate_python(content)
-        if isinstance(message, PingMessage):
-            return {"type": "pong", "time": pylsl.local_clock()} | reply_id
-        user.check("operator", "a label")
-        return {"type": "label_accepted"} | await send_label(session, message) | reply_id
-    except ValidationError as error:
-        document = plain_problem(422, explain_faults(error.errors()))
-    except NeuroloopError as error:
-        document = problem(error)
-    return {"type": "error"} | {key: document[key] for key in ("status", "title", "detail")} | reply_id
-
-
-def _reply_id(content: dict[str, Any]) -> dict[str, Any]:
-    """The id that the answer carries, even one that refuses the rest of the message."""
-    try:
-        return {"id": ID.validate_python(content["id"])} if "id" in content else {}
-    except ValidationError:
-        return {}  # what is wrong with it is said of the whole message
-
-
-def _parse(incoming: AsgiMessage) -> dict[str, Any]:
-    text = incoming.get("text")
-    name = "JSON" if text is not None else "MessagePack"
-    try:
-        content = from_json(text, allow_inf_nan=False) if text is not None else msgpack.unpackb(incoming["bytes"])
-    except ValueError as error:
-        raise Malformed(f"the message is not {name}: {error}") from error
-    if not isinstance(content, dict):
-        raise Malformed(f"expected a map such as {{'type': 'label', 'label': ...}}, got {type(content).__name__}")
-    return content

@@ -1,6 +1,7 @@
 import json
 import socket
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import httpx
@@ -56,6 +57,13 @@ def test_a_stream_has_the_topics_that_were_asked_for(open_stream: Open, http: ht
         ("demo", "topics=predictions,moods", 400, "unknown topic 'moods'"),
         ("demo", "topics=", 400, "unknown topic ''"),
         ("demo", "format=xml", 400, "unknown format 'xml'"),
+        ("demo", "policy=some", 400, "unknown policy 'some'"),
+        ("demo", "policy=every", 400, "policy every: expected a whole number of at least 1, got ''"),
+        ("demo", "policy=every=0", 400, "at least 1, got '0'"),
+        ("demo", "resume_from=-1", 400, "resume_from: expected a whole number of at least 0, got '-1'"),
+        ("demo", "resume_from=1e3", 400, "got '1e3'"),
+        ("demo", "resume_from=999999999", 409, "bin 999999999 is in the future; the next one is"),
+        ("demo", "resume_from=0&run=abc", 409, "run 'abc' of the session has ended"),
     ],
 )
 def test_what_cannot_be_streamed_is_refused_with_a_problem(
@@ -193,3 +201,80 @@ def test_subscribers_see_a_session_process_die(open_stream: Open, http: httpx.Cl
     assert (event["event"], event["exit_code"]) == ("session_failed", 3)
     assert event["stderr"][-1] == "fatal: no more samples"
     assert until(stream, "status")["state"] == "failed"
+
+
+def run_of(connection: ClientConnection) -> str:
+    assert connection.response is not None
+    return connection.response.headers["Neuroloop-Run"]
+
+
+def of_bins(connection: ClientConnection, count: int) -> list[Map]:
+    return [receive(connection) for _ in range(count)]
+
+
+def test_a_client_that_comes_back_gets_what_it_missed_and_nothing_twice(open_stream: Open, http: httpx.Client) -> None:
+    first = open_stream("demo", "topics=predictions,rates")
+    before = of_bins(first, 31)
+    first.close()
+    missed = receive(open_stream("demo"))["seq"]
+    while receive(open_stream("demo"))["seq"] < missed + 20:
+        pass
+    last = before[-1]["seq"]
+    run = http.get("/v1/sessions/demo").json()["run"]
+    assert run == run_of(first)
+    second = open_stream("demo", f"topics=predictions,rates&resume_from={last}&run={run}")
+    assert run_of(second) == run
+    after = of_bins(second, 150)
+    assert after[0]["seq"] == last
+    seen = [message for message in before if message["seq"] == last]
+    assert after[: len(seen)] == seen
+    whole = before + after[len(seen) :]
+    bins = [(m["seq"], m["type"], m.get("role")) for m in whole]
+    start = next(n for n, bin in enumerate(bins) if bin[1:] == ("prediction", "active"))
+    expected = [
+        (bins[start][0] + n // 3, *[("prediction", "active"), ("prediction", "shadow"), ("rates", None)][n % 3])
+        for n in range(len(bins) - start)
+    ]
+    assert bins[start:] == expected
+
+
+def test_a_session_made_anew_is_another_run(open_stream: Open, http: httpx.Client, new_session: str) -> None:
+    run = run_of(open_stream(new_session))
+    settings = http.get(f"/v1/sessions/{new_session}").json()["settings"]
+    http.delete(f"/v1/sessions/{new_session}")
+    http.post("/v1/sessions", json=settings)
+    with pytest.raises(InvalidStatus) as refusal:
+        open_stream(new_session, f"resume_from=0&run={run}")
+    assert refusal.value.response.status_code == 409
+    assert run_of(open_stream(new_session)) != run
+
+
+def test_every_fourth_bin_is_sent_to_whom_that_is_enough(open_stream: Open) -> None:
+    messages = of_bins(open_stream("demo", "policy=every=4"), 8)
+    seqs = [message["seq"] for message in messages]
+    assert seqs == [seqs[0] + 4 * (n // 2) for n in range(8)]
+    assert seqs[0] % 4 == 0
+
+
+def test_a_client_that_wants_the_latest_alone_skips_what_is_old(
+    open_stream: Open,
+    http: httpx.Client,
+    unique_name: str,
+    session_settings: Callable[..., Map],
+    wait_until: Callable[[Callable[[], Any]], None],
+) -> None:
+    classes = [f"{number:0200d}" for number in range(2)]
+    http.post("/v1/sessions", json=session_settings(unique_name, bin_ms=2, classes=classes))
+    wait_until(lambda: http.get(f"/v1/sessions/{unique_name}").json()["state"] == "running")
+    small_buffer = socket.socket()
+    small_buffer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    small_buffer.connect((http.base_url.host, http.base_url.port or 80))
+    stalled = open_stream(unique_name, "policy=latest", sock=small_buffer, max_queue=1)
+    first = receive(stalled)["seq"]
+    wait_until(lambda: http.get(f"/v1/sessions/{unique_name}/predictions/latest").json()["seq"] > first + 1000)
+    messages = of_bins(stalled, 200)
+    assert {message["type"] for message in messages} == {"prediction"}
+    seqs = [message["seq"] for message in messages if message["role"] == "active"]
+    assert seqs == sorted(set(seqs))
+    assert max(b - a for a, b in pairwise(seqs)) > 500
+    http.delete(f"/v1/sessions/{unique_name}")
