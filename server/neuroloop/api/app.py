@@ -8,12 +8,25 @@ from contextlib import asynccontextmanager
 from fastapi import Depends, FastAPI
 
 from neuroloop import __version__
-from neuroloop.api import audit, errors, fits, info, labels, models, predictions, rereference, sessions, stream
+from neuroloop.api import (
+    audit,
+    errors,
+    fits,
+    info,
+    labels,
+    models,
+    open_inference,
+    predictions,
+    rereference,
+    sessions,
+    stream,
+)
 from neuroloop.api.access import Access, authorise
 from neuroloop.api.audit import Audit, AuditLog
 from neuroloop.api.guard import Guard
 from neuroloop.api.live import LiveSessions
 from neuroloop.config import ServerSettings, is_loopback
+from neuroloop.inference.process import Inference
 from neuroloop.registry.fitted import register_in
 from neuroloop.registry.registry import Registry
 from neuroloop.session.adoption import RunFolder
@@ -51,9 +64,11 @@ def create_app(
             settings.folder / "fits", register_in(registry), None, **settings.fits.model_dump()
         )
         await jobs.open()
+        inference = app.state.inference = Inference()
         try:
             yield
         finally:
+            await inference.close()
             await jobs.close()
             await live.close()
             requests.close()
@@ -64,7 +79,7 @@ def create_app(
     app.state.recordings = settings.folder / "recordings"
     app.state.version_users = []  # see `models`
     app.state.alias_followers = []
-    for module in (info, sessions, labels, predictions, rereference, stream, models, fits, audit):
+    for module in (info, sessions, labels, predictions, rereference, stream, models, fits, open_inference, audit):
         app.include_router(module.router, dependencies=[Depends(authorise)])
     is_local = is_loopback(settings.host)
     app.add_middleware(Access, tokens=TokenFile(settings.folder), required=not is_local)

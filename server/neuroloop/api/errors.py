@@ -93,8 +93,10 @@ def plain_problem(status: int, detail: str) -> dict[str, Any]:
 def problem_response(
     connection: HTTPConnection, document: dict[str, Any], headers: dict[str, str] | None = None
 ) -> JsonResponse:
+    path: str = connection.scope["path"]
+    more = {"error": document["detail"]} if path.startswith("/v2") else {}  # as the Open Inference Protocol has it
     return JsonResponse(
-        document | {"instance": connection.scope["path"]},
+        document | {"instance": path} | more,
         status_code=document["status"],
         headers=headers,
         media_type="application/problem+json",
