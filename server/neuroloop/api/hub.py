@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections import deque
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -12,19 +11,15 @@ from typing import Any
 from neuroloop.api.history import History
 from neuroloop.api.message import TOPICS, Message
 from neuroloop.api.subscriber import ALL, HistoryReader, LatestReader, Policy, Subscriber, Write
-from neuroloop.errors import Conflict
+from neuroloop.errors import Conflict, Unavailable
 
 EVENT_COUNT = 200
 
 
 class Hub:
-    """The results of one session: its subscribers, its last status and events, a minute of everything.
-
-    run: names this life of the session; bins are counted anew in another one.
-    """
+    """The results of one session: its subscribers, its last status and events, a minute of everything."""
 
     def __init__(self) -> None:
-        self.run = uuid.uuid4().hex
         self.status: dict[str, Any] | None = None
         self.events: deque[dict[str, Any]] = deque(maxlen=EVENT_COUNT)
         self._history = History()
@@ -46,17 +41,14 @@ class Hub:
         elif message.topic == "status":
             self.status = message.map
 
-    def check_resumption(self, seq: int | None, run: str | None) -> None:
-        """Raise Conflict if a subscriber can't go on from bin `seq` of this run."""
-        if run is not None and run != self.run:
+    def check_resumption(self, seq: int) -> None:
+        """Raise Conflict if bin `seq` is in the future, Unavailable while nothing is known of this session."""
+        if self._history.end == 0:
+            raise Unavailable("the session has published nothing yet; try again when /readyz says so")
+        if seq > self.next_seq:
             raise Conflict(
-                f"run {run!r} of the session has ended, and bins are counted anew since; "
-                f"subscribe run {self.run!r} without resume_from"
-            )
-        if seq is not None and seq > self.next_seq:
-            raise Conflict(
-                f"resume_from: bin {seq} is in the future; the next one is {self.next_seq}. If the server or the "
-                f"session was restarted since, this is another run: {self.run!r}"
+                f"resume_from: bin {seq} is in the future, the next one is {self.next_seq}; "
+                "was it of another run of the session?"
             )
 
     @contextmanager

@@ -54,6 +54,16 @@ class LiveSession:
             return str(self.hub.status["state"])
         return self.process.state
 
+    def check_resumption(self, seq: int | None, run: str | None) -> None:
+        """Raise Conflict or Unavailable if a subscriber can't go on from bin `seq` of this run."""
+        if run is not None and run != self.process.run:
+            raise Conflict(
+                f"run {run!r} of session {self.name!r} has ended, and bins are counted anew since; subscribe without "
+                f"resume_from, or with run={self.process.run}"
+            )
+        if seq is not None:
+            self.hub.check_resumption(seq)
+
     async def status(self) -> dict[str, Any]:
         """The session's own status; without its process the last one, with the state and the reason."""
         if self.process.state == "ready":
@@ -76,7 +86,7 @@ class LiveSession:
         return {
             "name": self.name,
             "state": self.state,
-            "run": self.hub.run,
+            "run": self.process.run,
             "detail": None if failure is None else failure.detail,
             "settings": self.settings.model_dump(mode="json"),
         }

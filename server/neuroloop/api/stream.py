@@ -36,18 +36,17 @@ async def stream(
     resume_from: str | None = None,
     run: str | None = None,
 ) -> None:
-    hub = session.hub
     wanted = _choices("topic", topics.split(","), TOPICS)
     [binary] = [name == "msgpack" for name in _choices("format", [format], FORMATS)]
     policy_wanted = _policy(policy)
     seq = None if resume_from is None else _number("resume_from", resume_from, least=0)
-    hub.check_resumption(seq, run)
+    session.check_resumption(seq, run)
     subprotocol = SUBPROTOCOL if SUBPROTOCOL in websocket.scope["subprotocols"] else None
-    await websocket.accept(subprotocol, [(RUN_HEADER, hub.run.encode())])
+    await websocket.accept(subprotocol, [(RUN_HEADER, session.process.run.encode())])
     connection = frame_connection(websocket)
     if connection is not None and policy_wanted.name == "latest":
         connection.hold_little(LATEST_BUFFER)
-    with hub.subscribe(wanted, policy_wanted, seq, _writer(connection, binary)) as subscriber:
+    with session.hub.subscribe(wanted, policy_wanted, seq, _writer(connection, binary)) as subscriber:
         sender = asyncio.create_task(_send_results(websocket, subscriber, binary))
         try:
             await _answer_messages(websocket, session, user, binary)

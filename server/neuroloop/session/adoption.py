@@ -27,13 +27,14 @@ LOCK_PATIENCE_S = 2.0
 
 class Record(BaseModel):
     """What is needed to find a session process again. started: clock ticks after boot, so that no other process that
-    got its number is taken for it. directory: of its sockets and its log."""
+    got its number is taken for it. directory: of its sockets and its log. run: its life's name."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     pid: int
     started: int
     directory: Path
+    run: str
     settings: dict[str, Any]
 
     def is_alive(self) -> bool:

@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,6 +67,7 @@ class SessionProcess:
         outlive_s: float = 0.0,
     ) -> None:
         self.name = settings.name
+        self.run = uuid.uuid4().hex  # of this life of the session; in another one, bins are counted anew
         self.state: Literal["starting", "ready", "failed", "ended"] = "starting"
         self.failure: Failure | None = None
         self.ready = asyncio.Event()
@@ -101,7 +103,7 @@ class SessionProcess:
         """Connect to the process that a server before this one left running; `ready` is set as by `start`."""
         async with self._changing:
             if self.state == "starting":
-                self._directory = record.directory
+                self._directory, self.run = record.directory, record.run
                 self._watch(AdoptedProcess(record.pid), LogTail(record.directory / LOG, from_end=True))
 
     async def _start(self) -> None:
@@ -124,7 +126,9 @@ class SessionProcess:
         process.stdin.write(json.dumps(self._first_line).encode() + b"\n")
         began = started(process.pid)
         if self._run_folder is not None and began is not None:
-            record = Record(pid=process.pid, started=began, directory=self._directory, settings=self._settings)
+            record = Record(
+                pid=process.pid, started=began, directory=self._directory, run=self.run, settings=self._settings
+            )
             self._run_folder.write(self.name, record)
         self._watch(process, LogTail(log))
 

@@ -14,7 +14,7 @@ from neuroloop.api.history import FORMS_KEPT, HISTORY_S, History
 from neuroloop.api.hub import Hub
 from neuroloop.api.message import Message
 from neuroloop.api.subscriber import ALL, BEHIND_LIMIT, RESUME_LENGTH, HistoryReader, Policy, Subscriber
-from neuroloop.errors import Conflict
+from neuroloop.errors import Conflict, Unavailable
 
 Map = dict[str, Any]
 
@@ -227,14 +227,12 @@ def test_one_that_resumes_from_before_the_history_is_told_how_many_bins_are_gone
     assert [m["seq"] for m in rest] == [seq for seq in range(oldest, 1000) for _ in range(2)]
 
 
-def test_only_a_bin_of_this_run_that_is_not_in_the_future_can_be_resumed_from() -> None:
-    hub = filled(prediction(4))
-    hub.check_resumption(5, hub.run)
-    with pytest.raises(Conflict, match="bin 6 is in the future; the next one is 5"):
-        hub.check_resumption(6, hub.run)
-    with pytest.raises(Conflict, match="run 'other' of the session has ended"):
-        hub.check_resumption(None, "other")
-    assert Hub().run != hub.run
+def test_a_bin_in_the_future_cannot_be_resumed_from_and_none_before_anything_is_known() -> None:
+    filled(prediction(4)).check_resumption(5)
+    with pytest.raises(Conflict, match="bin 6 is in the future, the next one is 5"):
+        filled(prediction(4)).check_resumption(6)
+    with pytest.raises(Unavailable, match="nothing yet"):
+        Hub().check_resumption(0)
 
 
 def test_the_history_keeps_json_and_frames_of_the_newest_messages_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,8 +50,8 @@ def kill(process: subprocess.Popen[str]) -> None:
     process.wait(10)
 
 
-def predictions(url: str, count: int) -> list[dict[str, Any]]:
-    with connect(f"ws{url.removeprefix('http')}/v1/sessions/a/stream") as stream:
+def predictions(url: str, count: int, query: str = "") -> list[dict[str, Any]]:
+    with connect(f"ws{url.removeprefix('http')}/v1/sessions/a/stream{query}") as stream:
         return [json.loads(stream.recv(timeout=10)) for _ in range(count)]
 
 
@@ -63,6 +63,7 @@ def test_sessions_go_on_when_the_server_is_killed_and_the_next_one_finds_them(
         wait_until(lambda: httpx.get(f"{url}/readyz").is_success)
         [session] = children(process.pid)
         before = predictions(url, 5)[-1]["seq"]
+        run = httpx.get(f"{url}/v1/sessions/a").json()["run"]
         kill(process)
     port = int(url.rpartition(":")[2])
     with running_server(session_settings("a", bin_ms=50), port=port, **settings) as (url, process):
@@ -73,6 +74,9 @@ def test_sessions_go_on_when_the_server_is_killed_and_the_next_one_finds_them(
         seqs = [prediction["seq"] for prediction in predictions(url, 40) if prediction["role"] == "active"]
         assert seqs == list(range(seqs[0], seqs[-1] + 1))
         assert seqs[0] > before
+        resumed = predictions(url, 3, f"?resume_from={before}&run={run}")
+        assert resumed[0]["missed"] == resumed[0]["oldest_seq"] - before
+        assert resumed[1]["seq"] == resumed[0]["oldest_seq"]
         assert httpx.post(f"{url}/v1/sessions/a/stop").json()["state"] == "stopped"
         kill(process)
     with running_server(port=port, **settings) as (url, process):

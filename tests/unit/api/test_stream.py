@@ -62,8 +62,8 @@ def test_a_stream_has_the_topics_that_were_asked_for(open_stream: Open, http: ht
         ("demo", "policy=every=0", 400, "at least 1, got '0'"),
         ("demo", "resume_from=-1", 400, "resume_from: expected a whole number of at least 0, got '-1'"),
         ("demo", "resume_from=1e3", 400, "got '1e3'"),
-        ("demo", "resume_from=999999999", 409, "bin 999999999 is in the future; the next one is"),
-        ("demo", "resume_from=0&run=abc", 409, "run 'abc' of the session has ended"),
+        ("demo", "resume_from=999999999", 409, "bin 999999999 is in the future, the next one is"),
+        ("demo", "resume_from=0&run=abc", 409, "run 'abc' of session 'demo' has ended"),
     ],
 )
 def test_what_cannot_be_streamed_is_refused_with_a_problem(

@@ -9,7 +9,7 @@ from neuroloop.session.adoption import Record, RunFolder, outlive, started
 
 
 def record(pid: int, began: int) -> Record:
-    return Record(pid=pid, started=began, directory=Path("/nowhere"), settings={"name": "a"})
+    return Record(pid=pid, started=began, directory=Path("/nowhere"), run="r", settings={"name": "a"})
 
 
 def test_a_record_is_found_while_its_process_lives_and_removed_after(tmp_path: Path) -> None:
