@@ -12,8 +12,11 @@ import time
 import uuid
 from pathlib import Path
 
+import httpx
+import msgpack
 import numpy as np
 import pytest
+from jsonschema import Draft202012Validator
 from tests.integration.conftest import Source
 from websockets.sync.client import connect
 
@@ -158,6 +161,24 @@ def test_every_bin_is_in_the_stream_and_in_the_history_alike(client, session):
     assert seqs == list(range(seqs[0], seqs[0] + 25))
     assert client.predictions(session, since=seqs[0] - 1, limit=25) == streamed
     assert client.latest(session)["seq"] >= seqs[-1]
+
+
+@pytest.mark.parametrize("format", ["json", "msgpack"])
+def test_every_message_of_a_running_session_is_of_the_schema(client, session, server_url, format):
+    validator = Draft202012Validator(httpx.get(f"{server_url}/v1/schema/messages.json").json())
+    url = f"ws{server_url.removeprefix('http')}/v1/sessions/{session}/stream?format={format}&resume_from=0"
+    wanted = {"prediction", "rates", "status", "event", "label_accepted", "pong", "error"}
+    with connect(f"{url}&topics=predictions,rates,encoders,signals,events,status") as stream:
+        for request in ({"type": "label", "label": "left", "id": 3}, {"type": "ping"}, {"type": "mood"}):
+            stream.send(json.dumps(request))
+        kinds, messages = set(), 0
+        while wanted - kinds or messages < 200:
+            received = stream.recv(timeout=10)
+            message = json.loads(received) if format == "json" else msgpack.unpackb(received)
+            validator.validate(message)
+            kinds.add(message["type"])
+            messages += 1
+    assert kinds == wanted
 
 
 def test_a_stream_tells_its_labels_and_units(client, session):

@@ -18,6 +18,7 @@ from neuroloop.api import (
     open_inference,
     predictions,
     rereference,
+    schema,
     sessions,
     stream,
 )
@@ -79,7 +80,19 @@ def create_app(
     app.state.recordings = settings.folder / "recordings"
     app.state.version_users = []  # see `models`
     app.state.alias_followers = []
-    for module in (info, sessions, labels, predictions, rereference, stream, models, fits, open_inference, audit):
+    for module in (
+        info,
+        sessions,
+        labels,
+        predictions,
+        rereference,
+        stream,
+        schema,
+        models,
+        fits,
+        open_inference,
+        audit,
+    ):
         app.include_router(module.router, dependencies=[Depends(authorise)])
     is_local = is_loopback(settings.host)
     app.add_middleware(Access, tokens=TokenFile(settings.folder), required=not is_local)

@@ -24,6 +24,8 @@ NEEDS = {
     "GET /readyz": EVERYBODY,
     "GET /v1/info": "viewer",
     "GET /v1/streams": "viewer",
+    "GET /v1/schema/messages.json": "viewer",
+    "GET /v1/schema/asyncapi.json": "viewer",
     "GET /v1/audit": "admin",
     "GET /v1/fits": "viewer",
     "POST /v1/fits": "operator",
