@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from neuroloop import registry_commands, token_commands
+from neuroloop import fit_commands, registry_commands, token_commands
 from neuroloop.cli_errors import one_line_errors
 from neuroloop_sources.cli import play, simulate
 
@@ -22,6 +22,7 @@ config_app = typer.Typer(help="Configurations: one YAML file is one server.", no
 app.add_typer(config_app, name="config")
 app.add_typer(token_commands.app, name="token")
 app.add_typer(registry_commands.app, name="registry")
+app.add_typer(fit_commands.app, name="fits")
 app.command()(simulate)
 app.command()(play)
 

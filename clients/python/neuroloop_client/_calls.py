@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from typing import Any, Generic, TypeVar
+from urllib.parse import quote
 
-from neuroloop_client._http import Call, Map, WeightFormat, label_body, session_call
+from neuroloop_client._http import Activation, Call, Map, WeightFormat, label_body, session_call, upload_form
 
 MapT = TypeVar("MapT")
 ListT = TypeVar("ListT")
@@ -113,3 +114,28 @@ class Calls(ABC, Generic[MapT, ListT, FileT, NoneT]):
         """The file of the weights in use, or of one of the last versions."""
         params = {"format": format, "version": version}
         return self._file(session_call("GET", session, "/rereference/weights", params=params))
+
+    def fits(self) -> ListT:
+        """Every fit job that the server keeps, oldest first, without its loss curve."""
+        return self._list(Call("GET", "/v1/fits"), "fits")
+
+    def fit(self, fit: str) -> MapT:
+        """A fit job: its state, progress, loss curve, held-out metrics, and the version that it made."""
+        return self._map(Call("GET", f"/v1/fits/{quote(fit, safe='')}"))
+
+    def start_fit(
+        self, request: Map, arrays: bytes | None = None, activate: Activation = "none", session: str | None = None
+    ) -> MapT:
+        """Fit a model; `fit` says how it goes.
+
+        request: at least name, kind and, unless there are arrays, source. arrays: an NPZ file with the data. activate:
+        as what a session is to use the result; session: which, by default that of a live source.
+        """
+        params = {"activate": activate, "session": session}
+        if arrays is None:
+            return self._map(Call("POST", "/v1/fits", params, body=request))
+        return self._map(Call("POST", "/v1/fits", params, form=upload_form(request, arrays), timeout=120.0))
+
+    def cancel_fit(self, fit: str) -> MapT:
+        """Cancel a fit job that waits or runs."""
+        return self._map(Call("DELETE", f"/v1/fits/{quote(fit, safe='')}"))

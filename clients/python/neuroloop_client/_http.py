@@ -15,6 +15,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 DEFAULT_URL = "http://127.0.0.1:8765"
 Format = Literal["json", "msgpack"]
 WeightFormat = Literal["csv", "npz", "safetensors"]
+Activation = Literal["none", "shadow", "active"]
 Map = dict[str, Any]
 
 
@@ -44,6 +45,7 @@ class Call:
     body: Map | None = None
     content: bytes | None = None
     timeout: float | None = None
+    form: Mapping[str, tuple[str, bytes]] | None = None  # name of a part -> name of a file, its content
 
     def arguments(self) -> Map:
         """As httpx takes it."""
@@ -52,6 +54,8 @@ class Call:
             request["json"] = _given(self.body)
         if self.content is not None:
             request |= {"content": self.content, "headers": {"Content-Type": "application/octet-stream"}}
+        if self.form is not None:
+            request["files"] = dict(self.form)
         if self.timeout is not None:
             request["timeout"] = self.timeout
         return request
@@ -68,6 +72,10 @@ def session_call(method: str, session: str, path: str = "", **more: Any) -> Call
 
 def label_body(label: str, start: float | None, end: float | None) -> Map:
     return {"label": label, "start": start, "end": end}
+
+
+def upload_form(document: Map, arrays: bytes) -> dict[str, tuple[str, bytes]]:
+    return {"document": ("document.json", json.dumps(document).encode()), "arrays": ("arrays.npz", arrays)}
 
 
 def read(response: httpx.Response) -> httpx.Response:
