@@ -112,6 +112,10 @@ def test_a_decoder_is_fitted_from_uploaded_trials(server, reaches):
     version = server.get(f"/v1/models/reach/versions/{job['version']}").json()
     assert (version["classes"], version["metrics"]) == (ASKED["classes"], job["metrics"])
     assert version["training_data"] == job["result"]["training"]["digest"]
+    version = server.get(f"/v1/models/reach/versions/{job['version']}").json()
+    assert (version["kind"], version["classes"], version["metrics"]) == ("maxrate", ASKED["classes"], job["metrics"])
+    assert version["training_data"] == job["result"]["training"]["digest"]
+    assert version["metadata"]["training"]["fit"] == job["id"]
     assert path.rpartition("/")[2] in [fit["id"] for fit in server.get("/v1/fits").json()["fits"]]
 
 
@@ -154,6 +158,41 @@ def test_rereference_weights_and_encoders_are_fitted_too(server, kind, settings,
     job = ended(server, ask(server, asked, {name: data[source] for name, source in arrays.items()}))
     assert job["state"] == "done", job["detail"]
     assert job["metrics"][metric] > 0.3
+
+
+@pytest.fixture
+def headset(server, open_source, unique_name):
+    """The name of a session on two channels of EEG that has found its stream."""
+    front_end = {"kind": "bandpower", "bands": {"alpha": [8, 13]}}
+    session = {"name": unique_name, "stream": {"name": unique_name}, "front_end": front_end, "classes": ALL}
+    source = open_source(unique_name, channel_count=2, nominal_srate=250.0, labels=["C3", "C4"])
+    path = server.post("/v1/sessions", json=session | {"outlets": {"enabled": False}}).headers["Location"]
+    source.wait_for_consumers()
+    wait_until(lambda: server.get(f"{path}/rereference").is_success, "the stream")
+    yield unique_name
+    server.delete(path)
+
+
+def test_a_result_is_used_in_a_session_if_it_is_good_enough(server, headset):
+    generator = np.random.default_rng(1)
+    samples = generator.standard_normal((4000, 2)) + 3 * generator.standard_normal((4000, 1))
+    data = {"samples": samples, "channels": np.array(["C3", "C4"])}
+    asked = {"name": "weights", "kind": "lrr", "min_metric": 0.99}
+    query = f"?activate=active&session={headset}"
+    before = server.get(f"/v1/sessions/{headset}/rereference").json()
+    poor = ended(server, ask(server, asked, data, query))
+    assert poor["state"] == "done"
+    assert poor["activation"].startswith("not activated: explained_variance 0.")
+    assert poor["activation"].endswith(" < 0.99")
+    assert server.get(f"/v1/models/weights/versions/{poor['version']}").is_success
+    assert server.get(f"/v1/sessions/{headset}/rereference").json()["version"] == before["version"]
+    good = ended(server, ask(server, asked | {"min_metric": 0.5, "parent": poor["version"]}, data, query))
+    assert good["activation"].startswith(f"active in session '{headset}' from bin")
+    after = server.get(f"/v1/sessions/{headset}/rereference").json()
+    assert (after["version"], after["source"], after["mode"]) == (before["version"] + 1, "upload", "frozen")
+    assert server.get(f"/v1/models/weights/versions/{good['version']}").json()["parent"] == poor["version"]
+    misfit = ended(server, ask(server, asked | {"min_metric": 0}, data | {"channels": np.array(["Oz", "Pz"])}, query))
+    assert (misfit["state"], misfit["activation"][:35]) == ("done", "not activated: rereference weights:")
 
 
 def test_weights_are_fitted_from_a_recording_of_the_server(server, folder):

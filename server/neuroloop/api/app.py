@@ -23,6 +23,7 @@ from neuroloop.api import (
     stream,
 )
 from neuroloop.api.access import Access, authorise
+from neuroloop.api.activation import activate_in
 from neuroloop.api.audit import Audit, AuditLog
 from neuroloop.api.guard import Guard
 from neuroloop.api.live import LiveSessions
@@ -62,7 +63,10 @@ def create_app(
             if session.name not in live:
                 await live.create(session)
         jobs = app.state.fits = FitJobs(
-            settings.folder / "fits", register_in(registry), None, **settings.fits.model_dump()
+            settings.folder / "fits",
+            register_in(registry),
+            activate_in(live, registry),
+            **settings.fits.model_dump(),
         )
         await jobs.open()
         inference = app.state.inference = Inference()

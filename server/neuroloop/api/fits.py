@@ -15,10 +15,11 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 from starlette.requests import HTTPConnection
 
-from neuroloop.api import live_data
+from neuroloop.api import activation, live_data
 from neuroloop.api.access import CurrentUser
 from neuroloop.api.errors import JsonResponse, Malformed
 from neuroloop.api.live import LiveSessions, Sessions
+from neuroloop.api.models import Models
 from neuroloop.api.schemas import inline_schema
 from neuroloop.config import explain
 from neuroloop.errors import ConfigError
@@ -62,6 +63,7 @@ Jobs = Annotated[FitJobs, Depends(_jobs)]
 async def start_fit(
     jobs: Jobs,
     sessions: Sessions,
+    registry: Models,
     user: CurrentUser,
     request: Request,
     activate: Annotated[Activation, Query(description="as what a session is to use the result")] = "none",
@@ -71,6 +73,9 @@ async def start_fit(
     async with _parts(request) as (document, upload):
         asked = _request(document, upload)
         settings.check(asked)
+        activation.check(asked.kind, activate)
+        if asked.parent is not None:
+            await run_in_threadpool(registry.get, asked.name, asked.parent)
         user_session = _session_of(asked, activate, session)
         if user_session is not None:
             sessions[user_session]

@@ -47,8 +47,8 @@ class FitJobs:
     def __init__(
         self,
         folder: Path,
-        register: Register | None,
-        activate: Activate | None,
+        register: Register,
+        activate: Activate,
         program: Sequence[str] = FIT_PROGRAM,
         *,
         running: int = 1,
@@ -212,8 +212,7 @@ class FitJobs:
         weights, result = await asyncio.to_thread(_result, folder)
         job.metrics = result["metrics"]
         job.result = result | {"parent": job.request.parent}
-        if self._register is not None:
-            job.version = await asyncio.to_thread(self._register, job.request.name, weights, self._document(job))
+        job.version = await asyncio.to_thread(self._register, job.request.name, weights, self._document(job))
         if job.activate != "none":
             job.activation = await self._use(job)
 
@@ -228,8 +227,6 @@ class FitJobs:
         fault = job.below_gate()
         if fault is not None:
             return f"not activated: {fault}"
-        if self._activate is None:
-            return "not activated: this server cannot exchange models yet"
         try:
             return await self._activate(job)
         except NeuroloopError as error:

@@ -1,0 +1,64 @@
+"""What a fit made, put to use in a session: a decoder at the next bin, rereferencing weights at the next block."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from starlette.concurrency import run_in_threadpool
+
+from neuroloop.api.live import LiveSession, LiveSessions
+from neuroloop.errors import ConfigError
+from neuroloop.registry.registry import Registry
+from neuroloop.signal.weight_files import read_weights
+from neuroloop.training.job import Job
+from neuroloop.training.jobs import Activate
+from neuroloop.training.request import Activation
+
+LOAD_TIMEOUT_S = 30.0  # a decoder of a new kind compiles
+
+
+def check(kind: str, activate: Activation) -> None:
+    """Whether a session can use what a fit of this kind makes. Raises ConfigError."""
+    if activate != "none" and kind == "lnp":
+        raise ConfigError("activate: no session runs encoders; expected none for lnp")
+    if activate == "shadow" and kind == "lrr":
+        raise ConfigError("activate: rereferencing weights have no shadow; expected none or active for lrr")
+
+
+def activate_in(sessions: LiveSessions, registry: Registry) -> Activate:
+    """A function for `FitJobs`: has the session of a job use the version that the job made, and says from when on."""
+
+    async def activate(job: Job) -> str:
+        assert job.session is not None
+        assert job.version is not None
+        version = await run_in_threadpool(registry.get, job.request.name, job.version)
+        weights = await run_in_threadpool(registry.weights, job.request.name, job.version)
+        session = sessions[job.session]
+        if job.request.kind == "lrr":
+            receipt = await _load_rereference(session, weights)
+        else:
+            identity = {"name": version.model, "version": version.version, "digest": version.digest}
+            receipt = await session.process.command(
+                "decoder_load",
+                timeout=LOAD_TIMEOUT_S,
+                model=identity,
+                weights=weights,
+                role=job.activate,
+                state="cold",  # what was fitted is used as it was measured
+            )
+        return f"{job.activate} in session {session.name!r} from bin {receipt['bin']} on"
+
+    return activate
+
+
+async def _load_rereference(session: LiveSession, weights: bytes) -> dict[str, Any]:
+    matrix, channels = await run_in_threadpool(read_weights, weights)
+    receipt: dict[str, Any] = await session.process.command(
+        "rereference_load",
+        timeout=LOAD_TIMEOUT_S,
+        weights=np.ascontiguousarray(matrix).tobytes(),
+        shape=list(matrix.shape),
+        channels=channels,
+    )
+    return receipt
