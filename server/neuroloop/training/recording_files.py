@@ -18,6 +18,13 @@ def find(folder: Path, name: str) -> Path:
     if Path(name).is_absolute() or ".." in parts or "\0" in name:
         raise ModelError(f"recording: expected a path below the server's folder of recordings, got {name!r}")
     path = folder / name
-    if path.suffix.lower() not in SUFFIXES or not path.is_file():
+    if path.suffix.lower() not in SUFFIXES or not _is_file(path):
         raise ModelError(f"recording: expected an .edf or .npz file in {folder}, and there is no {name!r}")
     return path
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long for the file system, or a folder that may not be read
+        return False

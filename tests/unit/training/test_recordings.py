@@ -84,7 +84,9 @@ def test_a_recording_without_two_labels_is_refused(eeg):
         read(eeg, request("eeg.npz", recording={"front_end": {"kind": "bandpower", "bands": {"alpha": [8, 130]}}}))
 
 
-@pytest.mark.parametrize("name", ["../server.yaml", "/etc/passwd", "eeg.npz/..", "missing.npz", "notes.txt", "a\0.npz"])
+@pytest.mark.parametrize(
+    "name", ["../server.yaml", "/etc/passwd", "eeg.npz/..", "missing.npz", "notes.txt", "a\0.npz", "é" * 200 + ".npz"]
+)
 def test_only_recordings_in_the_folder_of_recordings_are_read(eeg, name):
     (eeg.parent / "notes.txt").write_text("not a recording")
     with pytest.raises(ModelError, match="recording: expected"):
