@@ -86,10 +86,21 @@ class RunningSession:
         self.process.stdin.flush()
         self.command("status")
 
-    def command(self, name, patience_s=PATIENCE_S, **arguments):
-        self._commands.send_multipart([b"1", msgpack.packb({"command": name, **arguments})])
-        assert self._commands.poll(1000 * patience_s), f"no answer to {name}"
-        answer = msgpack.unpackb(self._commands.recv_multipart()[1])
+    def command(self, name, /, patience_s=PATIENCE_S, **arguments):
+        self.ask(name, **arguments)
+        return self.answer(name, patience_s)
+
+    def ask(self, name, /, **arguments):
+        """Send a command, and do not wait for its answer."""
+        self._commands.send_multipart([name.encode(), msgpack.packb({"command": name, **arguments})])
+
+    def answer(self, name, patience_s=PATIENCE_S):
+        """The answer to a command that was asked; answers to others that come before it are dropped."""
+        asked = None
+        while asked != name.encode():
+            assert self._commands.poll(1000 * patience_s), f"no answer to {name}"
+            asked, body = self._commands.recv_multipart()
+        answer = msgpack.unpackb(body)
         if not answer["ok"]:
             raise Refused(answer["error"], answer["detail"])
         return answer["result"]

@@ -20,6 +20,7 @@ from neuroloop.session.blocks import BlockCutter
 from neuroloop.session.decoders import Decoders
 from neuroloop.session.guard import Guard, budget_ms
 from neuroloop.session.labels import RateHistory
+from neuroloop.session.loading import Needs
 from neuroloop.session.outlets import Outlets
 from neuroloop.session.rereferencing import Rereferencing
 from neuroloop.session.ring import Ring
@@ -62,6 +63,7 @@ class Chain:
         self.decoders.reset()
 
     def end(self) -> None:
+        self.decoders.end()
         if self.rereferencing is not None:
             self.rereferencing.end()
 
@@ -146,7 +148,7 @@ def make_chain(session: SessionSettings, description: StreamDescription, dtype: 
             block_samples=pipeline.block_samples,
             scale=pipeline.front_end.scale,
         )
-    features = len(pipeline.features)
+    history = RateHistory(len(pipeline.features), pipeline.bin_s)
     capacity = max(2 * pipeline.bin_samples, round(session.stream.buffer_s * nominal_srate))
     chain = Chain(
         description,
@@ -156,8 +158,8 @@ def make_chain(session: SessionSettings, description: StreamDescription, dtype: 
         BlockCutter(pipeline.block_samples, pipeline.bin_samples, columns, nominal_srate, session.stream.fill, dtype),
         pipeline,
         rereferencing,
-        _decoders(session, pipeline),
-        RateHistory(features, pipeline.bin_s),
+        _decoders(session, pipeline, history),
+        history,
         Outlets(session.outlets.prefix or session.name, session.classes, pipeline.bin_s)
         if session.outlets.enabled
         else None,
@@ -167,16 +169,26 @@ def make_chain(session: SessionSettings, description: StreamDescription, dtype: 
     return chain
 
 
-def _decoders(session: SessionSettings, pipeline: Pipeline) -> Decoders:
+def _decoders(session: SessionSettings, pipeline: Pipeline, history: RateHistory) -> Decoders:
     """Fresh decoders, each asked once before the first bin. Raises ModelError."""
-    features, decoders = len(pipeline.features), []
-    for settings in sorted(session.decoders, key=lambda decoder: decoder.role != "active"):
+    needs = Needs(tuple(session.classes), pipeline.channels, len(pipeline.features), history.size)
+    bin_ms = 1000 * pipeline.bin_s
+    running = {}
+    for settings in session.decoders:
         decoder = make_decoder(
-            settings.kind, session.classes, features, settings.settings, session.window * pipeline.bin_s
+            settings.kind, session.classes, needs.features, settings.settings, session.window * pipeline.bin_s
         )
-        running = RunningDecoder(settings.name, settings.kind, settings.role, decoder)
-        guard = Guard(budget_ms(settings.budget_ms, 1000 * pipeline.bin_s), settings.overrun_bins)
+        running[settings.name] = RunningDecoder(
+            settings.name, settings.kind, settings.role, decoder, needs.history_bins
+        )
         with suppress(Fault):  # told at the first bin, and then only if it lasts
-            running.predict(np.zeros(features, np.float32))
-        decoders.append((running, guard))
-    return Decoders(decoders)
+            running[settings.name].predict(np.zeros(needs.features, np.float32))
+    chosen = {settings.name: settings for settings in session.decoders}
+    (active,) = (settings for settings in session.decoders if settings.role == "active")
+
+    def guard(name: str) -> Guard:
+        """As the decoder of this name is configured; one that came later, as the active one."""
+        settings = chosen.get(name, active)
+        return Guard(budget_ms(settings.budget_ms, bin_ms), settings.overrun_bins)
+
+    return Decoders(session.name, running.pop(active.name), running.values(), needs, guard)

@@ -7,9 +7,13 @@ One request, one reply: `[request id, MessagePack {"command": name, ...}]` over 
 from __future__ import annotations
 
 import math
+import socket
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import msgpack
@@ -18,6 +22,7 @@ import structlog
 import zmq
 
 from neuroloop.errors import Conflict, ModelError, NeuroloopError, NotFound, Unavailable
+from neuroloop.session import decoder_commands
 from neuroloop.session.inbox import Command, End
 from neuroloop.session.loop import Loop
 from neuroloop.session.rereferencing import Rereferencing
@@ -27,6 +32,8 @@ from neuroloop.signal.weights import Weights
 log = structlog.get_logger(__name__)
 
 ANSWER_S = 10.0
+PATIENCE_S = {"decoder_load": 60.0}  # of a kind that compiles for the first time
+WAITING_LIMIT = 256
 MODES = ("frozen", "incremental", "forgetting")
 
 
@@ -157,6 +164,10 @@ HANDLERS: dict[str, Callable[[Loop, Command], dict[str, Any] | None]] = {
     "rereference_mode": _rereference_mode,
     "rereference_fit": _rereference_fit,
     "training_data": _training_data,
+    "decoder_load": decoder_commands.load,
+    "decoder_rollback": decoder_commands.rollback,
+    "decoder_promote": decoder_commands.promote,
+    "decoder_remove": decoder_commands.remove,
     "shutdown": _shutdown,
 }
 
@@ -170,8 +181,22 @@ def _refusal(error: NeuroloopError) -> dict[str, Any]:
     return {"ok": False, "error": type(error).__name__, "detail": str(error)}
 
 
+@dataclass(frozen=True)
+class _Request:
+    """One that waits for its answer."""
+
+    frames: tuple[bytes, bytes]  # who asked, and the request's id
+    name: str
+    reply: Future[Any]
+    until: float
+
+
 class CommandThread(threading.Thread):
-    """Takes requests one after the other, has the loop answer, replies."""
+    """Takes requests, has the loop answer, replies: one after the other, but for answers that take their time.
+
+    A request that waits, as for the bins after a swap, holds no other up. The loop rings a bell, a pair of sockets,
+    when it has an answer. At most `WAITING_LIMIT` wait; one more is refused.
+    """
 
     def __init__(self, context: zmq.Context[Any], endpoint: str, loop: Loop) -> None:
         super().__init__(name="commands", daemon=True)
@@ -179,40 +204,80 @@ class CommandThread(threading.Thread):
         self._socket = context.socket(zmq.ROUTER)
         self._socket.setsockopt(zmq.LINGER, 200)
         self._socket.bind(endpoint)
+        self._heard, self._bell = socket.socketpair()
+        self._heard.setblocking(False)
+        self._bell.setblocking(False)
+        self._waiting: list[_Request] = []
         self._ended = threading.Event()
 
     def run(self) -> None:
+        poller = zmq.Poller()
+        poller.register(self._socket, zmq.POLLIN)
+        poller.register(self._heard.fileno(), zmq.POLLIN)
         try:
             while not self._ended.is_set():
-                if self._socket.poll(200):
-                    self._serve()
+                ready = dict(poller.poll(200))
+                if self._heard.fileno() in ready:
+                    self._heard.recv(4096)
+                if self._socket in ready:
+                    self._take()
+                self._answer_done()
+            self._answer_done()
         finally:
             self._socket.close()  # the context cannot end before
+            self._heard.close()
+            self._bell.close()
 
-    def _serve(self) -> None:
+    def _ring(self, _reply: Future[Any]) -> None:
+        """In the thread that answers."""
+        with suppress(OSError):  # it is ringing already, or this thread has ended
+            self._bell.send(b"\0")
+
+    def _take(self) -> None:
         identity, *frames = self._socket.recv_multipart()
         request, body = frames if len(frames) == 2 else (b"", b"")
-        reply = msgpack.packb(self._answer(body), default=_plain)
-        self._socket.send_multipart((identity, request, reply))
-
-    def _answer(self, body: bytes) -> dict[str, Any]:
-        try:
-            arguments = msgpack.unpackb(body)
-            name = arguments.pop("command")
-        except (ValueError, msgpack.UnpackException, AttributeError, KeyError, TypeError) as error:
-            return _refusal(ModelError(f"expected a MessagePack map with 'command': {error!r}"))
         reply: Future[Any] = Future()
+        name = ""
         try:
-            if name not in HANDLERS:
-                raise NotFound(f"command {name!r} is not known; there are {', '.join(HANDLERS)}")
+            name, arguments = _parse(body)
+            if len(self._waiting) >= WAITING_LIMIT:
+                raise Unavailable(f"{WAITING_LIMIT} commands wait for their answers; try again later")
             self._loop.inbox.put(Command(name, arguments, reply))
-            return {"ok": True, "result": reply.result(ANSWER_S)}
-        except TimeoutError:
-            return _refusal(Unavailable(f"the loop did not answer {name!r} within {ANSWER_S:g} s"))
         except NeuroloopError as error:
-            return _refusal(error)
+            reply.set_exception(error)
+        until = time.monotonic() + PATIENCE_S.get(name, ANSWER_S)
+        self._waiting.append(_Request((identity, request), name, reply, until))
+        reply.add_done_callback(self._ring)
+
+    def _answer_done(self) -> None:
+        now = time.monotonic()
+        for request in [r for r in self._waiting if r.reply.done() or now >= r.until]:
+            self._waiting.remove(request)
+            reply = msgpack.packb(_answer(request), default=_plain)
+            self._socket.send_multipart((*request.frames, reply))
 
     def end(self) -> None:
         """Answer no more; returns when the last reply is out."""
         self._ended.set()
         self.join(2.0)
+
+
+def _parse(body: bytes) -> tuple[str, dict[str, Any]]:
+    try:
+        arguments = msgpack.unpackb(body)
+        name = arguments.pop("command")
+    except (ValueError, msgpack.UnpackException, AttributeError, KeyError, TypeError) as error:
+        raise ModelError(f"expected a MessagePack map with 'command': {error!r}") from error
+    if name not in HANDLERS:
+        raise NotFound(f"command {name!r} is not known; there are {', '.join(HANDLERS)}")
+    return name, arguments
+
+
+def _answer(request: _Request) -> dict[str, Any]:
+    try:
+        return {"ok": True, "result": request.reply.result(0)}
+    except TimeoutError:
+        patience = PATIENCE_S.get(request.name, ANSWER_S)
+        return _refusal(Unavailable(f"the loop did not answer {request.name!r} within {patience:g} s"))
+    except NeuroloopError as error:
+        return _refusal(error)

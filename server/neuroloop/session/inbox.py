@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from _thread import allocate_lock
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
-from neuroloop.errors import Unavailable
+from neuroloop.errors import NeuroloopError, Unavailable
 from neuroloop.session.chain import Chain
 from neuroloop.session.inlet import InletEvent, SampleInlet
 
@@ -22,6 +23,19 @@ class Command:
     name: str
     arguments: dict[str, Any]
     reply: Future[Any]
+
+    def answer(self, handler: Callable[[], Any]) -> None:
+        """By the loop. handler: returns the result, or None if it will set the reply itself."""
+        try:
+            result = handler()
+        except NeuroloopError as error:
+            self.reply.set_exception(error)
+            return
+        except BaseException:
+            self.reply.set_exception(Unavailable(f"{self.name!r} broke the session; its log says how"))
+            raise
+        if result is not None:
+            self.reply.set_result(result)
 
 
 @dataclass(frozen=True)
@@ -46,6 +60,13 @@ class MarkerLabel:
     label: str
     start: float
     end: float
+
+
+@dataclass(frozen=True)
+class Call:
+    """Something that a thread of the session leaves to the loop."""
+
+    run: Callable[[], None]
 
 
 @dataclass(frozen=True)

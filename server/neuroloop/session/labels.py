@@ -36,11 +36,16 @@ class Label:
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """What a label teaches: rates (features,), the mean over `bins` bins. No bins: the label cannot be learned."""
+    """What a label teaches: rates (features,), the mean over the bins of these `seq`. None: it cannot be learned."""
 
     label: Label
     rates: F32
-    bins: int
+    seqs: NDArray[np.int64]
+
+    @property
+    def bins(self) -> int:
+        """How many."""
+        return len(self.seqs)
 
     @property
     def refusal(self) -> str | None:
@@ -66,18 +71,20 @@ class RateHistory:
 
     def __init__(self, features: int, bin_s: float) -> None:
         self.bin_s = bin_s
-        self._size = max(2, math.ceil(HISTORY_S / bin_s))
-        self._values = np.zeros((self._size, features), np.float32)
-        self._centers = np.full(self._size, -np.inf)
-        self._usable = np.zeros(self._size, np.bool_)
+        self.size = max(2, math.ceil(HISTORY_S / bin_s))
+        self._values = np.zeros((self.size, features), np.float32)
+        self._centers = np.full(self.size, -np.inf)
+        self._seqs = np.zeros(self.size, np.int64)
+        self._usable = np.zeros(self.size, np.bool_)
         self.added = 0
         self.end = -np.inf
 
-    def add(self, end: float, values: F32, usable: bool) -> None:
+    def add(self, seq: int, end: float, values: F32, usable: bool) -> None:
         """A complete bin that ended at this LSL time."""
-        row = self.added % self._size
+        row = self.added % self.size
         self._values[row] = values
         self._centers[row] = end - self.bin_s / 2
+        self._seqs[row] = seq
         self._usable[row] = usable
         self.added += 1
         self.end = end
@@ -87,28 +94,27 @@ class RateHistory:
         """LSL time from which on bins are kept."""
         if self.added == 0:
             return self.end
-        oldest = self.added % self._size if self.added > self._size else 0
+        oldest = self.added % self.size if self.added > self.size else 0
         return float(self._centers[oldest]) - self.bin_s / 2
 
     @property
     def first(self) -> int:
         """Number of the oldest bin that is kept; bins are counted from 0."""
-        return max(0, self.added - self._size)
+        return max(0, self.added - self.size)
 
     def since(self, number: int, limit: int) -> Bins:
         """Copies of at most `limit` bins from this number on, or from the oldest that is kept."""
         first = max(number, self.first)
-        rows = np.arange(first, max(first, min(first + limit, self.added))) % self._size
+        rows = np.arange(first, max(first, min(first + limit, self.added))) % self.size
         return Bins(first, self._values[rows], self._centers[rows], self._usable[rows])
 
-    def mean(self, start: float, end: float) -> tuple[F32, int]:
-        """Mean of the usable bins whose centre lies in [start, end), and their number."""
-        chosen = (self._centers >= start) & (self._centers < end) & self._usable
-        bins = int(np.count_nonzero(chosen))
-        if bins == 0:
-            return np.zeros(self._values.shape[1], np.float32), 0
+    def mean(self, start: float, end: float) -> tuple[F32, NDArray[np.int64]]:
+        """Mean of the usable bins whose centre lies in [start, end), and their `seq`."""
+        chosen = np.flatnonzero((self._centers >= start) & (self._centers < end) & self._usable)
+        if len(chosen) == 0:
+            return np.zeros(self._values.shape[1], np.float32), chosen
         mean: F32 = self._values[chosen].mean(axis=0, dtype=np.float64).astype(np.float32)
-        return mean, bins
+        return mean, self._seqs[chosen]
 
 
 class Labels:

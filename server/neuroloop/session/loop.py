@@ -20,14 +20,16 @@ from neuroloop.pipeline import Bin
 from neuroloop.session import messages
 from neuroloop.session.blocks import Block, Hole
 from neuroloop.session.chain import Chain, make_chain
-from neuroloop.session.inbox import Command, Crash, End, Found, Inbox, MarkerLabel, Notice
+from neuroloop.session.inbox import Call, Command, Crash, End, Found, Inbox, MarkerLabel, Notice
 from neuroloop.session.inlet import InletEvent, MarkerInlet, SampleInlet
 from neuroloop.session.labels import Labels, Lesson
 from neuroloop.session.latency import Latency
 from neuroloop.session.messages import BinTime, Health
 from neuroloop.session.publish import Publisher
 from neuroloop.session.ring import Ring
+from neuroloop.session.running import Taught
 from neuroloop.session.streams import StreamDescription
+from neuroloop.session.swaps import Swaps
 from neuroloop.session.watch import Watch
 
 log = structlog.get_logger(__name__)
@@ -57,6 +59,7 @@ class Loop:
         self._hole: Hole | None = None
         self._second = local_clock() + 1.0
         self._watch: Watch | None = None
+        self.swaps = Swaps(self)
 
     def run(self, handle: dict[str, Any]) -> None:
         """Until told to end. handle: command name -> function of (loop, command) that answers it."""
@@ -68,6 +71,7 @@ class Loop:
             if self.inlet is not None:
                 self.stop()
         finally:
+            self.swaps.end()
             if self.chain is not None:
                 self.chain.end()
             for message in self.inbox.close():
@@ -84,6 +88,7 @@ class Loop:
         now = local_clock()
         if now >= self._second:
             self._every_second(now)
+        self.swaps.receipts.expire(now)
         if more:
             return
         if self.chain is not None and self.chain.rereferencing is not None:
@@ -92,14 +97,17 @@ class Loop:
 
     def _take(self, message: Any, handle: dict[str, Any]) -> None:
         match message:
-            case Command():
-                answer(self, message, handle)
+            case Command(name):
+                message.answer(lambda: handle[name](self, message))
             case MarkerLabel(label, start, end):
                 self._take_marker(label, start, end)
             case Notice(inlet, event) if inlet is None or inlet is self.inlet:
                 self._take_notice(inlet, event)
             case Found(inlet, chain, first) if inlet is self.inlet:
                 self._adopt(chain, first)
+            case Call(run):
+                run()
+                self._tell_of_decoders()
             case Crash(detail):
                 raise RuntimeError(f"a thread of session {self.session.name!r} ended by an error\n{detail}")
             case End():
@@ -148,6 +156,7 @@ class Loop:
         self.health.state, self.health.detail = "stopped", ""
         for label in self.labels.clear():
             self.event("label_refused", f"{label.label!r}: the session stopped before its last bin was complete")
+        self.swaps.stop()
         self.event("session_stopped", "stopped")
 
     def _prepare(self, inlet: SampleInlet, description: StreamDescription, dtype: np.dtype[np.generic]) -> Ring:
@@ -169,10 +178,13 @@ class Loop:
             chain.resume(start)
             return
         if chain is not self.chain:
-            if self.chain is not None:
-                self.chain.end()
-                self.event("session_started", "another stream than before: decoders and weights start anew")
-            self.chain = chain
+            before, self.chain = self.chain, chain
+            loaded = None if before is None else before.decoders
+            chain.decoders.begin(self._publish, lambda run: self.inbox.put(Call(run)), loaded)
+            if before is not None:
+                before.end()
+                self.event("session_started", "another stream than before: weights and unloaded decoders start anew")
+            self._tell_of_decoders()
             self._watch = Watch(chain, self.health)
         chain.restart(start)
         self._hole, self._bin_missing, self._bin_nonfinite = None, 0, 0
@@ -252,6 +264,7 @@ class Loop:
         self._latency.add(1000 * (arrival - newest), process_ms, 1000 * (now - newest))
         if self._watch is not None:
             self._watch.bin(process_ms)
+        self.swaps.after_bin(process_ms)
         if self._bin_missing:
             self._count_gap(self._bin_missing, time.seq)
         if self._bin_nonfinite:
@@ -275,20 +288,18 @@ class Loop:
         self._teach(chain, self.labels.complete(chain.history))
 
     def _answer_bin(self, chain: Chain, outcome: Bin, time: BinTime) -> None:
-        """Publish every decoder's answer, the active one first; then the rates, the LSL outlets, the history."""
+        """Publish the active decoder's answer; then the rates, the LSL outlets, the history, the shadows."""
         name = self.session.name
         version = None if chain.rereferencing is None else chain.rereferencing.weights.version
-        active: dict[str, Any] = {}
-        for running, scores, reason in chain.decoders.answer(outcome):
-            message = messages.prediction(name, running, scores, reason, outcome, time, version)
-            self._publish(b"predictions", message)
-            active = active or message
+        answer = chain.decoders.answer(outcome, self.seq)
+        message = messages.prediction(name, chain.decoders.active, *answer, outcome, time, version)
+        self._publish(b"predictions", message)
         self._publish(b"rates", messages.rates(name, outcome, time))
         if chain.outlets is not None:
-            chain.outlets.push(time.end, active["scores"], active["label"])
-        chain.history.add(time.end, outcome.values, outcome.reason is None)
-        for event, detail, facts in chain.decoders.take_events():
-            self.event(event, detail, **facts)
+            chain.outlets.push(time.end, message["scores"], message["label"])
+        chain.history.add(self.seq, time.end, outcome.values, outcome.reason is None)
+        chain.decoders.show(outcome, self.seq, time, version, message["index"])
+        self._tell_of_decoders()
         self.seq += 1
         self.health.tally.bins += 1
 
@@ -298,6 +309,7 @@ class Loop:
         self.event("gap", f"{missing} samples are missing", missing_samples=missing, first_seq=seq, bins=bins)
 
     def _lose(self, samples: int) -> None:
+        self.swaps.receipts.lost(samples)
         if self._watch is not None:
             self._watch.lost(samples)
 
@@ -336,7 +348,8 @@ class Loop:
         for lesson in lessons:
             label, refusal = lesson.label, lesson.refusal
             if refusal is None:
-                refusal = chain.decoders.learn(lesson.rates, label.index, lesson.bins * chain.pipeline.bin_s)
+                learned_s = lesson.bins * chain.pipeline.bin_s
+                refusal = chain.decoders.learn(Taught(lesson.rates, label.index, learned_s, lesson.seqs))
                 if refusal is not None:
                     self.labels.take_back()
             facts = {"label": label.label, "start": label.start, "end": label.end, "bins": lesson.bins}
@@ -358,6 +371,11 @@ class Loop:
     def _tell(self, events: Iterable[tuple[str, str]]) -> None:
         for name, detail in events:
             self.event(name, detail)
+
+    def _tell_of_decoders(self) -> None:
+        if self.chain is not None:
+            for name, detail, facts in self.chain.decoders.take_events():
+                self.event(name, detail, **facts)
 
     def publish_status(self) -> dict[str, Any]:
         """Tell subscribers how things are; returns the same."""
@@ -381,17 +399,3 @@ class Loop:
                 self.event(name, detail, **facts)
         self.publish_status()
         gc.collect(1)
-
-
-def answer(loop: Loop, command: Command, handle: dict[str, Any]) -> None:
-    """Have a command answered. Its handler returns the result, or None if it will set the reply itself."""
-    try:
-        result = handle[command.name](loop, command)
-    except NeuroloopError as error:
-        command.reply.set_exception(error)
-        return
-    except BaseException:
-        command.reply.set_exception(Unavailable(f"{command.name!r} broke the session; its log says how"))
-        raise
-    if result is not None:
-        command.reply.set_result(result)

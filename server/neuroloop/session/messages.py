@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from neuroloop.config import SessionSettings
 from neuroloop.models.base import Scores
 from neuroloop.pipeline import Bin
-from neuroloop.session.chain import Chain
 from neuroloop.session.inlet import SampleInlet
 from neuroloop.session.running import RunningDecoder
+
+if TYPE_CHECKING:
+    from neuroloop.session.chain import Chain
 
 
 @dataclass
@@ -60,7 +62,8 @@ def prediction(
         "scores": None if scores is None else scores.values.tolist(),
         "confidence": None if scores is None or index is None else float(scores.probability[index]),
         "reason": reason,
-        "model": running.model(),
+        "decoder": running.name,
+        "model": running.identity(),
         "role": running.role,
         "samples": [time.first, time.last],
         "rereference": rereference,

@@ -6,16 +6,19 @@ is a `Fault` here, so that it ends no thread.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from operator import index as as_index
 from time import perf_counter
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from neuroloop.models.base import Decoder, Scores, digest
+from neuroloop.models.decoder_files import About
+from neuroloop.session.accuracy import Accuracy, AnswerLog
 from neuroloop.session.latency import Latency
 
 Role = Literal["active", "shadow"]
@@ -35,74 +38,119 @@ def faults_of(what: str) -> Iterator[None]:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelVersion:
+    """A version in the registry. digest: of its file."""
+
+    name: str
+    version: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Taught:
+    """A label as decoders learn it: the mean rates, (features,), of its bins, whose numbers are `bins`."""
+
+    rates: NDArray[np.float32]
+    index: int
+    duration_s: float
+    bins: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
 class Knowledge:
     """What a decoder knows since its last lesson; made anew with each, so that other threads may read it.
 
-    learned: labels since it was made; by_class: labelled samples of each class ever. digest: of its whole state.
+    learned: labels since it was made; by_class: labelled samples of each class ever. digest: of the model's file, or,
+    where there is none, of the decoder's whole state. accuracy: of its answers, by the labels that came.
     """
 
     learned: int
     by_class: dict[str, int]
     digest: str
+    accuracy: Accuracy
 
 
 class RunningDecoder:
-    """One decoder, used by one thread at a time."""
+    """One decoder, used by one thread at a time. model: the version that it was loaded from.
 
-    def __init__(self, name: str, kind: str, role: Role, decoder: Decoder) -> None:
+    about: what its file says. was_shadow: promoted, and not loaded as the active one.
+    lessons_from: number of the first label that it has learned, or would have.
+    """
+
+    def __init__(
+        self, name: str, kind: str, role: Role, decoder: Decoder, history_bins: int, model: ModelVersion | None = None
+    ) -> None:
         self.name = name
         self.kind = kind
         self.role = role
         self.decoder = decoder
+        self.model = model
+        self.about: About | None = None
+        self.was_shadow = False
+        self.lessons_from = 0
         self.predict_ms = 0.0
         self.latency = Latency(("predict",))
-        self.knowledge = self._knowledge(0)
+        self._log = AnswerLog(history_bins)
+        self.knowledge = self._knowledge(0, Accuracy())
 
-    def _knowledge(self, learned: int) -> Knowledge:
-        return Knowledge(learned, self.decoder.learned(), digest(self.decoder))
+    def _knowledge(self, learned: int, accuracy: Accuracy) -> Knowledge:
+        state = digest(self.decoder) if self.model is None else self.model.digest
+        return Knowledge(learned, self.decoder.learned(), state, accuracy)
 
-    def predict(self, rates: Any) -> Scores:
-        """The answer for one bin; `predict_ms` says how long it took. Raises Fault."""
+    def predict(self, rates: Any, bin: int = -1) -> Scores:
+        """The answer for one bin of this number, -1 for one of no account; `predict_ms` says how long it took.
+
+        Raises Fault.
+        """
         started = perf_counter()
         with faults_of("predict"):
             scores = usable(self.decoder.predict(rates), len(self.decoder.classes))
         self.predict_ms = 1000 * (perf_counter() - started)
+        if bin >= 0:
+            self._log.add(bin, scores.index)
         return scores
 
-    def learn(self, rates: Any, index: int, duration_s: float) -> None:
-        """Raises Fault; what the decoder then knows is for its own code to say."""
+    def learn(self, *lessons: Taught) -> None:
+        """Judge the answers by the labels, then learn these. Raises Fault; what it then knows, its code decides."""
+        knowledge = self.knowledge
+        accuracy = self._log.judge(knowledge.accuracy, lessons)
         with faults_of("learn"):
-            self.decoder.learn(rates, index, duration_s)
-            self.knowledge = self._knowledge(self.knowledge.learned + 1)
+            for lesson in lessons:
+                self.decoder.learn(lesson.rates, lesson.index, lesson.duration_s)
+            self.knowledge = self._knowledge(knowledge.learned + len(lessons), accuracy)
+
+    def replay(self, bins: Iterable[NDArray[np.float32]]) -> None:
+        """Let it see bins of the past, oldest first; nobody wants the answers. Raises Fault."""
+        for rates in bins:
+            self.predict(rates)
 
     def reset(self) -> None:
         """Raises Fault."""
         with faults_of("reset"):
             self.decoder.reset()
 
-    def model(self) -> dict[str, Any]:
-        """What a prediction says of who made it."""
+    def identity(self) -> dict[str, Any]:
+        """What a prediction says of the model that made it."""
         knowledge = self.knowledge
-        return {
-            "name": self.name,
-            "version": knowledge.learned,
-            "digest": knowledge.digest,
-            "learned": knowledge.learned,
-        }
+        name, version = self.name, knowledge.learned
+        if self.model is not None:
+            name, version = self.model.name, self.model.version
+        return {"name": name, "version": version, "digest": knowledge.digest, "learned": knowledge.learned}
 
     def describe(self) -> dict[str, Any]:
-        """What the status says of it."""
-        model = self.model()
+        """What the status says of it; read by the loop, whoever else uses the decoder."""
+        knowledge, identity = self.knowledge, self.identity()
         return {
             "name": self.name,
             "kind": self.kind,
             "role": self.role,
-            "version": model["version"],
-            "digest": model["digest"],
-            "learned": self.knowledge.by_class,
-            "model": model,
+            "version": identity["version"],
+            "digest": identity["digest"],
+            "learned": knowledge.by_class,
+            "model": identity,
             "latency_ms": self.latency.summary()["predict"],
             "bins": self.latency.added,
+            "accuracy": asdict(knowledge.accuracy),
         }
 
 

@@ -12,7 +12,7 @@ BIN = 0.02
 def history(bins=100, unusable=()):
     kept = RateHistory(2, BIN)
     for number in range(bins):
-        kept.add((number + 1) * BIN, np.array([number, 2 * number], np.float32), number not in unusable)
+        kept.add(number, (number + 1) * BIN, np.array([number, 2 * number], np.float32), number not in unusable)
     return kept
 
 
@@ -37,7 +37,7 @@ def test_a_label_waits_until_its_last_bin_is_complete(labels):
     for number in range(10, 16):
         assert labels.complete(kept) == []
         assert labels.pending == 1
-        kept.add((number + 1) * BIN, np.zeros(2, np.float32), True)
+        kept.add(number, (number + 1) * BIN, np.zeros(2, np.float32), True)
         if (number + 1.5) * BIN >= 0.3:
             break
     (lesson,) = labels.complete(kept)
@@ -119,6 +119,6 @@ def test_what_is_fetched_does_not_change_with_the_bins_to_come(labels):
     kept = history(3000)
     bins = kept.since(0, 10)
     labels.submit(kept, "left", 59.0, 59.5)
-    kept.add(60.02, np.full(2, -1, np.float32), True)
+    kept.add(3000, 60.02, np.full(2, -1, np.float32), True)
     assert bins.values[0].tolist() == [0, 0]
     assert [label.label for label in labels.recent] == ["left"]

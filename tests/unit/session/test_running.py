@@ -5,13 +5,14 @@ import pytest
 
 from neuroloop.models.base import Scores
 from neuroloop.models.maxrate import MaxRate
-from neuroloop.session.running import Fault, RunningDecoder
+from neuroloop.session.running import Fault, RunningDecoder, Taught
 
 RATES = np.ones(3, np.float32)
+LESSON = Taught(RATES, 0, 1.0, np.arange(3))
 
 
 def running(**methods):
-    return RunningDecoder("d", "broken", "active", type("Broken", (MaxRate,), methods)(["a", "b"], 3))
+    return RunningDecoder("d", "broken", "active", type("Broken", (MaxRate,), methods)(["a", "b"], 3), 8)
 
 
 def answering(values=(0.0, 0.0), index=None, probability=(0.0, 0.0)):
@@ -44,17 +45,17 @@ def test_an_answer_that_nobody_can_use_is_a_fault(decoder, words):
 def test_an_error_of_the_decoders_own_code_is_a_fault_that_says_which():
     decoder = running(learn=lambda *_: 1 / 0, reset=lambda _: 1 / 0)
     with pytest.raises(Fault, match="learn raised ZeroDivisionError: division by zero"):
-        decoder.learn(RATES, 0, 1.0)
+        decoder.learn(LESSON)
     with pytest.raises(Fault, match="reset raised ZeroDivisionError"):
         decoder.reset()
     assert decoder.knowledge.learned == 0
 
 
 def test_a_prediction_names_how_many_labels_its_decoder_has_learned():
-    decoder = RunningDecoder("d", "maxrate", "active", MaxRate(["a", "b"], 3))
-    before = decoder.model()
-    decoder.learn(RATES, 0, 1.0)
-    after = decoder.model()
+    decoder = RunningDecoder("d", "maxrate", "active", MaxRate(["a", "b"], 3), 8)
+    before = decoder.identity()
+    decoder.learn(LESSON)
+    after = decoder.identity()
     assert (before["learned"], after["learned"], after["version"]) == (0, 1, 1)
     assert before["digest"] != after["digest"]
     assert decoder.describe()["learned"] == {"a": 1, "b": 0}

@@ -1,0 +1,79 @@
+"""From a decoder's file to a decoder that fits a session and is warm. Beside the loop, in a thread of its own."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from neuroloop.errors import ModelError
+from neuroloop.models import decoder_files
+from neuroloop.session.running import Fault, ModelVersion, Role, RunningDecoder, faults_of
+
+State = Literal["carry", "reprime", "cold"]
+
+
+@dataclass(frozen=True)
+class LoadRequest:
+    """What is to be loaded, where it is to run, and what it is to know of what was before.
+
+    name: of the decoder in the session; None for the active one's, or for a shadow the model's.
+    """
+
+    model: ModelVersion
+    weights: bytes
+    role: Role
+    name: str | None
+    state: State
+    reprime_bins: int
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a decoder must fit to run in a session on its present stream."""
+
+    classes: tuple[str, ...]
+    channels: tuple[str, ...]
+    features: int
+    history_bins: int
+
+
+def build(request: LoadRequest, needs: Needs, name: str) -> RunningDecoder:
+    """The decoder, asked once. Raises ModelError where the file is damaged, does not fit, or fails."""
+    model = request.model
+    said = f"model {model.name!r} version {model.version}"
+    found = f"sha256:{hashlib.sha256(request.weights).hexdigest()}"
+    if found != model.digest:
+        raise ModelError(f"{said}: expected weights with digest {model.digest}, got {found}; upload them again")
+    file = decoder_files.read(request.weights)
+    check_fit(said, file.about, needs)
+    silence = np.zeros(needs.features, np.float32)
+    try:
+        with faults_of("loading"):
+            decoder = decoder_files.load(file)
+        running = RunningDecoder(name, file.about.kind, request.role, decoder, needs.history_bins, model)
+        running.replay([silence, silence + 1])
+        running.reset()
+    except Fault as fault:
+        raise ModelError(f"{said}: {fault}") from fault
+    running.about = file.about
+    return running
+
+
+def check_fit(said: str, about: decoder_files.About, needs: Needs) -> None:
+    """Raise ModelError for a decoder of other classes, features or channels."""
+    if tuple(about.classes) != needs.classes:
+        raise ModelError(f"{said}: expected the classes {', '.join(needs.classes)}; got {', '.join(about.classes)}")
+    if about.features != needs.features:
+        raise ModelError(
+            f"{said}: expected {needs.features} features ({len(needs.channels)} channels), got {about.features}"
+        )
+    if about.channels is None or tuple(about.channels) == needs.channels:
+        return
+    if len(about.channels) != len(needs.channels):
+        raise ModelError(f"{said}: expected {len(needs.channels)} channels, got {len(about.channels)}")
+    pairs = zip(needs.channels, about.channels, strict=True)
+    number, own, other = next((n, a, b) for n, (a, b) in enumerate(pairs, 1) if a != b)
+    raise ModelError(f"{said}: expected the session's channels, in order; number {number} is {own!r}, not {other!r}")

@@ -1,0 +1,227 @@
+"""A decoder that sees every bin and acts on none, in a thread of its own: however slow or broken, the loop goes on.
+
+Bins and lessons reach it through one queue, in their order, so that it answers as it would have in the loop. A queue
+that is full loses its bins, not its lessons, and the shadow goes on with the newest bin. Its thread shares the
+interpreter with the loop: see SWITCH_INTERVAL_S in `process` for what a shadow in pure Python costs.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from typing import Any
+
+import numpy as np
+
+from neuroloop.pipeline import Bin
+from neuroloop.session import messages
+from neuroloop.session.guard import Guard
+from neuroloop.session.messages import BinTime
+from neuroloop.session.running import Fault, RunningDecoder, Taught
+
+QUEUE_LENGTH = 1024
+LESSONS_KEPT = 256  # of a full queue
+LATE_BINS = 8  # that the loop itself catches up with at a promotion
+
+FAILED = "decoder failed"
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowBin:
+    """A bin as the active decoder had it. active: the class that this one answered. outcome's arrays are copies."""
+
+    number: int
+    outcome: Bin
+    time: BinTime
+    rereference: int | None
+    active: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Reset:
+    """What comes next does not follow what came last."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replace:
+    """Another decoder takes over from the next bin on."""
+
+    running: RunningDecoder
+
+
+@dataclass(eq=False, slots=True)
+class HandOver:
+    """Leave the decoder to the loop, which calls `done`, unless it has changed its mind meanwhile."""
+
+    done: Callable[[Shadow, RunningDecoder], None]
+    is_cancelled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Handed:
+    """The thread has ended, and left its decoder to the loop."""
+
+    request: HandOver
+    running: RunningDecoder
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came of a bin, for the loop: a message to publish, and what the guard has to say.
+
+    predict_ms: None where the decoder was not asked or failed. agrees: None where either gave no label.
+    """
+
+    running: RunningDecoder
+    message: dict[str, Any]
+    predict_ms: float | None
+    agrees: bool | None
+    told: str | None
+
+
+Item = ShadowBin | Taught | Reset | Replace | HandOver
+Told = Answer | Fault | Handed
+
+
+class Shadow:
+    """One shadow: its thread, its queue, and what the loop counts of it. All methods but `_run` are the loop's."""
+
+    def __init__(self, session: str, running: RunningDecoder, guard: Guard) -> None:
+        self.running = running
+        self.skipped = 0
+        self.agreed = self.compared = 0
+        self.handing_over: HandOver | None = None
+        self.late: list[Item] = []
+        self._session = session
+        self._guard = guard
+        self._queue: SimpleQueue[Item | None] = SimpleQueue()
+        self._tell: Callable[[Shadow, Told], None]
+
+    def begin(self, running: RunningDecoder, tell: Callable[[Shadow, Told], None]) -> None:
+        """Start the thread. tell: see `report_to`."""
+        self.report_to(tell)
+        threading.Thread(target=self._run, args=(running,), name=f"shadow {running.name}", daemon=True).start()
+
+    def report_to(self, tell: Callable[[Shadow, Told], None]) -> None:
+        """tell: called in the thread with each answer, each lesson that failed, and the decoder at its handover."""
+        self._tell = tell
+
+    @property
+    def waiting(self) -> int:
+        """Items in the queue."""
+        return self._queue.qsize()
+
+    def put(self, item: Item) -> int:
+        """Never waits. Returns the number of bins that a full queue has lost, 0 if it is not full."""
+        if self.handing_over is not None:
+            self.late.append(item)
+            return 0
+        lost = self._drop_bins() if self._queue.qsize() >= QUEUE_LENGTH else 0
+        if isinstance(item, Replace):
+            self.running = item.running
+            self.agreed = self.compared = 0
+        self._queue.put(item)
+        return lost
+
+    def _drop_bins(self) -> int:
+        kept: list[Item] = []
+        lost = 0
+        try:
+            while True:
+                item = self._queue.get_nowait()
+                if isinstance(item, ShadowBin):
+                    lost += 1
+                elif item is not None:
+                    kept.append(item)
+        except Empty:
+            for item in (Reset(), *kept[-LESSONS_KEPT:]):
+                self._queue.put(item)
+        self.skipped += lost
+        return lost
+
+    def hand_over(self, done: Callable[[Shadow, RunningDecoder], None]) -> None:
+        """Ask for the decoder; what comes meanwhile is kept in `late`. done: called by the loop when it has it."""
+        request = HandOver(done)
+        self._queue.put(request)
+        self.handing_over = request
+
+    def is_too_late(self) -> bool:
+        """More bins came while the decoder was asked for than the loop can catch up with."""
+        return sum(isinstance(item, ShadowBin) for item in self.late) > LATE_BINS
+
+    def keep(self) -> None:
+        """Hand nothing over: go on."""
+        assert self.handing_over is not None
+        self.handing_over.is_cancelled = True
+        self.handing_over = None
+        late, self.late = self.late, []
+        for item in late:
+            self.put(item)
+
+    def end(self) -> None:
+        """End the thread after the item at hand; one that never comes back ends with the process."""
+        self._queue.put(None)
+
+    def _run(self, running: RunningDecoder) -> None:
+        while (item := self._queue.get()) is not None:
+            if isinstance(item, HandOver):
+                if item.is_cancelled:
+                    continue
+                self._tell(self, Handed(item, running))
+                return
+            if isinstance(item, Replace):
+                running = item.running
+                continue
+            outcome = self.process(running, item)
+            if outcome is not None:
+                self._tell(self, outcome)
+
+    def process(self, running: RunningDecoder, item: Item) -> Answer | Fault | None:
+        """By whoever owns the decoder at the time."""
+        try:
+            match item:
+                case ShadowBin():
+                    return self._answer(running, item)
+                case Taught():
+                    running.learn(item)
+                case Reset():
+                    running.reset()
+        except Fault as fault:
+            return fault
+        return None
+
+    def _answer(self, running: RunningDecoder, item: ShadowBin) -> Answer:
+        scores, reason, told, predict_ms, agrees = None, item.outcome.reason, None, None, None
+        if reason is None:
+            try:
+                scores = running.predict(item.outcome.rates, item.number)
+            except Fault as fault:
+                reason, told = FAILED, self._guard.failed(str(fault))
+            else:
+                reason, predict_ms = scores.reason, running.predict_ms
+                told = self._guard.answered(predict_ms)
+                if scores.index is not None and item.active is not None:
+                    agrees = scores.index == item.active
+        outcome, time = item.outcome, item.time
+        message = messages.prediction(self._session, running, scores, reason, outcome, time, item.rereference)
+        return Answer(running, message, predict_ms, agrees, told)
+
+    def count(self, answer: Answer) -> None:
+        """Take an answer into the figures."""
+        if answer.predict_ms is not None:
+            answer.running.latency.add(answer.predict_ms)
+        if answer.agrees is not None and answer.running is self.running:
+            self.compared += 1
+            self.agreed += answer.agrees
+
+    def describe(self) -> dict[str, Any]:
+        agreement = {"bins": self.compared, "agreed": self.agreed}
+        return self.running.describe() | {"skipped": self.skipped, "waiting": self.waiting, "agreement": agreement}
+
+
+def copied(outcome: Bin) -> Bin:
+    """A bin whose rates stay as they are; its values are not for decoders."""
+    nothing = np.empty(0, np.float32)
+    return Bin(nothing, outcome.rates.copy() if outcome.reason is None else nothing, outcome.reason, outcome.gap)
