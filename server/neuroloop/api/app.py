@@ -10,6 +10,7 @@ from fastapi import Depends, FastAPI
 from neuroloop import __version__
 from neuroloop.api import (
     audit,
+    decoders,
     errors,
     fits,
     info,
@@ -58,6 +59,7 @@ def create_app(
         configure_lsl(settings.lsl)
         program = (*session_program, "--log-level", settings.log_level)
         live = app.state.sessions = LiveSessions(settings.lsl, program, run_folder, settings.outlive_s)
+        decoders.install(app)
         await live.adopt()
         for session in settings.sessions:
             if session.name not in live:
@@ -92,6 +94,7 @@ def create_app(
         rereference,
         stream,
         schema,
+        decoders,
         models,
         fits,
         open_inference,

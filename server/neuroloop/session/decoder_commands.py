@@ -12,7 +12,7 @@ from neuroloop.session.inbox import Command
 from neuroloop.session.loading import LoadRequest
 from neuroloop.session.loop import Loop
 from neuroloop.session.recent import BINS
-from neuroloop.session.running import ModelVersion
+from neuroloop.session.running import Loaded, ModelVersion
 
 
 class _Arguments(BaseModel):
@@ -23,6 +23,7 @@ class _Model(_Arguments):
     name: Name
     version: int = Field(ge=1)
     digest: str = Field(pattern=r"^sha256:[0-9a-f]{64}$")
+    alias: str | None = None
 
 
 class _Load(_Arguments):
@@ -51,7 +52,8 @@ def _check(kind: type[Checked], command: Command) -> Checked:
 def load(loop: Loop, command: Command) -> None:
     given = _check(_Load, command)
     model = ModelVersion(given.model.name, given.model.version, given.model.digest)
-    request = LoadRequest(model, given.weights, given.role, given.decoder, given.state, given.reprime_bins)
+    loaded = Loaded(given.model.alias, given.state, given.reprime_bins)
+    request = LoadRequest(model, given.weights, given.role, given.decoder, loaded)
     loop.swaps.load(request, command.reply)
 
 

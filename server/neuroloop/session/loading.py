@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
 from neuroloop.errors import ModelError
 from neuroloop.models import decoder_files
-from neuroloop.session.running import Fault, ModelVersion, Role, RunningDecoder, faults_of
-
-State = Literal["carry", "reprime", "cold"]
+from neuroloop.session.running import Fault, Loaded, ModelVersion, Role, RunningDecoder, faults_of
 
 
 @dataclass(frozen=True)
@@ -26,8 +23,7 @@ class LoadRequest:
     weights: bytes
     role: Role
     name: str | None
-    state: State
-    reprime_bins: int
+    how: Loaded
 
 
 @dataclass(frozen=True)
@@ -58,7 +54,7 @@ def build(request: LoadRequest, needs: Needs, name: str) -> RunningDecoder:
         running.reset()
     except Fault as fault:
         raise ModelError(f"{said}: {fault}") from fault
-    running.about = file.about
+    running.about, running.loaded = file.about, request.how
     return running
 
 

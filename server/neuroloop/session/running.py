@@ -47,6 +47,15 @@ class ModelVersion:
 
 
 @dataclass(frozen=True, slots=True)
+class Loaded:
+    """How a version was loaded. alias: the one that is followed; what loads the next one in its place does the same."""
+
+    alias: str | None
+    state: Literal["carry", "reprime", "cold"]
+    reprime_bins: int
+
+
+@dataclass(frozen=True, slots=True)
 class Taught:
     """A label as decoders learn it: the mean rates, (features,), of its bins, whose numbers are `bins`."""
 
@@ -86,6 +95,7 @@ class RunningDecoder:
         self.decoder = decoder
         self.model = model
         self.about: About | None = None
+        self.loaded: Loaded | None = None
         self.was_shadow = False
         self.lessons_from = 0
         self.predict_ms = 0.0
@@ -151,6 +161,7 @@ class RunningDecoder:
             "latency_ms": self.latency.summary()["predict"],
             "bins": self.latency.added,
             "accuracy": asdict(knowledge.accuracy),
+            "loaded": None if self.loaded is None else asdict(self.loaded),
         }
 
 

@@ -147,7 +147,7 @@ class SessionProcess:
     def _endpoint(self, part: str) -> str:
         return f"ipc://{self._directory}/{part}"
 
-    async def command(self, name: str, *, timeout: float = 5.0, **arguments: Any) -> Any:
+    async def command(self, name: str, /, *, timeout: float = 5.0, **arguments: Any) -> Any:
         """The result of a command. Raises the error that the session process answers with, Unavailable
         without its process, or Conflict until it has started."""
         if self.failure is not None:

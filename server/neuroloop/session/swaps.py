@@ -74,11 +74,11 @@ class Swaps:
         elif name in decoders.shadows:
             raise Conflict(f"decoder {name!r} is a shadow; promote it, or give the active one another name ('decoder')")
         job = Job(request, name, decoders, reply, lessons_from=decoders.lessons.added, bins_to=decoders.bins.added)
-        if request.state == "carry":
+        if request.how.state == "carry":
             job.lessons_from = self._carried_from(decoders, job)
             job.lessons_to = job.lessons_from
-        elif request.state == "reprime":
-            job.bins_to -= request.reprime_bins
+        elif request.how.state == "reprime":
+            job.bins_to -= request.how.reprime_bins
         self._jobs.append(job)
         self._submit(job)
 
@@ -108,10 +108,10 @@ class Swaps:
 
     @staticmethod
     def _collect(job: Job) -> None:
-        if job.request.state == "carry":
+        if job.request.how.state == "carry":
             job.lessons = job.decoders.lessons.since(job.lessons_to)
             job.lessons_to = job.decoders.lessons.added
-        elif job.request.state == "reprime":
+        elif job.request.how.state == "reprime":
             job.bins = job.decoders.bins.since(job.bins_to)
             job.bins_to = job.decoders.bins.added
 
@@ -129,7 +129,7 @@ class Swaps:
                 running.learn(*job.lessons)
             running.replay(job.bins)
         except Fault as fault:
-            why = f"{fault} with the session's own labels or bins, so {job.request.state} is not possible; try cold"
+            why = f"{fault} with the session's own labels or bins, so {job.request.how.state} is not possible; try cold"
             raise Conflict(f"decoder {job.name!r}: {why}") from fault
 
     def _finish(self, job: Job, round: Future[None]) -> None:
@@ -155,7 +155,7 @@ class Swaps:
 
     @staticmethod
     def _behind(job: Job) -> int:
-        match job.request.state:
+        match job.request.how.state:
             case "carry":
                 return job.decoders.lessons.added - job.lessons_to
             case "reprime":
@@ -168,7 +168,7 @@ class Swaps:
             decoders.check_room(job.name)
         elif job.name in decoders.shadows:
             raise Conflict(f"decoder {job.name!r} has become a shadow meanwhile")
-        running.lessons_from = job.lessons_from if job.request.state == "carry" else decoders.lessons.added
+        running.lessons_from = job.lessons_from if job.request.how.state == "carry" else decoders.lessons.added
         self._done("load", decoders.swap(running), running, job.reply)
 
     def rollback(self, reply: Future[Any]) -> None:
