@@ -131,7 +131,7 @@ def session(client, source):
     """A session that has found its stream, and whose filters have settled."""
     name = create_session(client, source.name, source.name)
     wait_until(
-        lambda: any(str(p["reason"]).startswith("untrained") for p in client.predictions(name)), "the first good bin"
+        lambda: any(str(p["reason"]).startswith("untrained") for p in client.history(name)), "the first good bin"
     )
     return name
 
@@ -159,7 +159,7 @@ def test_every_bin_is_in_the_stream_and_in_the_history_alike(client, session):
         streamed = [next(stream) for _ in range(25)]
     seqs = [message["seq"] for message in streamed]
     assert seqs == list(range(seqs[0], seqs[0] + 25))
-    assert client.predictions(session, since=seqs[0] - 1, limit=25) == streamed
+    assert client.history(session, since=seqs[0] - 1, limit=25) == streamed
     assert client.latest(session)["seq"] >= seqs[-1]
 
 
@@ -202,7 +202,7 @@ def test_uploaded_weights_are_used_and_named_by_every_prediction_from_their_bin_
     state = client.rereference(session)
     assert (state["version"], state["mode"], state["source"]) == (loaded["version"], "frozen", "upload")
     wait_until(lambda: client.latest(session)["seq"] > loaded["bin"], "a bin after the swap")
-    versions = {p["rereference"] for p in client.predictions(session, since=loaded["bin"])}
+    versions = {p["rereference"] for p in client.history(session, since=loaded["bin"])}
     assert versions == {loaded["version"]}
     archive = np.load(io.BytesIO(client.rereference_weights(session, "npz", loaded["version"])))
     assert np.array_equal(archive["W"], W)
@@ -279,7 +279,7 @@ def test_two_sessions_may_share_a_stream_but_not_a_name(client, create, session)
         create(session, session)
     assert refusal.value.status == 409
     second = create(f"{session}-second", session)
-    wait_until(lambda: client.predictions(second), "bins of the second session")
+    wait_until(lambda: client.history(second), "bins of the second session")
     assert client.status(session)["stream"]["name"] == client.status(second)["stream"]["name"]
 
 

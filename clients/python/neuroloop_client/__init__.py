@@ -1,12 +1,24 @@
 """The Python client of neuroloop: sessions, labels and live predictions.
 
-with Client() as server, server.stream("demo") as results:
-    for prediction in results:
+with Client() as server:
+    for prediction in server.predictions("demo"):
         print(prediction["label"], prediction["confidence"])
 """
 
 from neuroloop_client._http import NeuroloopClientError
-from neuroloop_client.aio import AsyncClient, AsyncStream
-from neuroloop_client.sync import Client, Stream
+from neuroloop_client.aio import AsyncClient
+from neuroloop_client.clock import Clock
+from neuroloop_client.live import AsyncLiveStream, LiveStream
+from neuroloop_client.streams import AsyncStream, Stream
+from neuroloop_client.sync import Client
 
-__all__ = ["AsyncClient", "AsyncStream", "Client", "NeuroloopClientError", "Stream"]
+__all__ = [
+    "AsyncClient",
+    "AsyncLiveStream",
+    "AsyncStream",
+    "Client",
+    "Clock",
+    "LiveStream",
+    "NeuroloopClientError",
+    "Stream",
+]

@@ -85,7 +85,7 @@ class Calls(ABC, Generic[MapT, ListT, FileT, NoneT]):
         """The newest prediction of the active decoder, or of `model`."""
         return self._map(session_call("GET", session, "/predictions/latest", params={"model": model}))
 
-    def predictions(self, session: str, since: int = -1, limit: int = 1000, model: str | None = None) -> ListT:
+    def history(self, session: str, since: int = -1, limit: int = 1000, model: str | None = None) -> ListT:
         """The predictions of up to `limit` bins after bin `since`, of the last minute, oldest first."""
         params = {"since": since, "limit": limit, "model": model}
         return self._list(session_call("GET", session, "/predictions", params=params), "predictions")

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 from urllib.parse import quote, urlencode
 
 import httpx
 import msgpack
 from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from neuroloop_client.messages import Message, Prediction
 
 DEFAULT_URL = "http://127.0.0.1:8765"
 Format = Literal["json", "msgpack"]
@@ -104,9 +106,16 @@ def disconnected(error: ConnectionClosed) -> NeuroloopClientError:
     return NeuroloopClientError(f"the server ended the stream: {reason or error}")
 
 
-def stream_url(base_url: str, session: str, topics: Sequence[str], format: Format) -> str:
-    query = urlencode({"topics": ",".join(topics), "format": format}, safe=",")
+def stream_url(base_url: str, session: str, topics: Sequence[str], format: Format, **more: Any) -> str:
+    query = urlencode({"topics": ",".join(topics), "format": format, **_given(more)}, safe=",=")
     return f"ws{base_url.removeprefix('http')}/v1/sessions/{quote(session, safe='')}/stream?{query}"
+
+
+def is_wanted(message: Message, model: str | None) -> TypeGuard[Prediction]:
+    """Whether it is a prediction of this model, or of the active one where none is named."""
+    if message["type"] != "prediction":
+        return False
+    return message["role"] == "active" if model is None else bool(message["model"]["name"] == model)
 
 
 def label_message(label: str, start: float | None, end: float | None, id: str | int | None) -> str:

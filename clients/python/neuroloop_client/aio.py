@@ -2,71 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Awaitable, Sequence
 
 import httpx
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, ConnectionClosedOK, WebSocketException
 
 from neuroloop_client import _http
 from neuroloop_client._calls import Calls
 from neuroloop_client._http import DEFAULT_URL, Call, Format, Map
-
-
-class AsyncStream:
-    """A session's live results, as an asynchronous iterator of maps; connects at its first use, ends with the session.
-
-    Answers to labels (`label_accepted`, `error`) and `lagged` come in the same order as everything else.
-    """
-
-    def __init__(self, url: str, token: str | None = None) -> None:
-        self._url = url
-        self._headers = _http.headers(token)
-        self._connection: ClientConnection | None = None
-
-    async def connect(self) -> ClientConnection:
-        """The connection, made now if there is none. Raises NeuroloopClientError."""
-        if self._connection is None:
-            try:
-                self._connection = await connect(
-                    self._url, compression=None, max_size=None, additional_headers=self._headers
-                )
-            except (OSError, WebSocketException) as error:
-                raise _http.unreachable(error) from error
-        return self._connection
-
-    def __aiter__(self) -> AsyncIterator[Map]:
-        return self
-
-    async def __anext__(self) -> Map:
-        connection = await self.connect()
-        try:
-            return _http.decode(await connection.recv())
-        except ConnectionClosedOK as error:
-            raise StopAsyncIteration from error
-        except ConnectionClosed as error:
-            raise _http.disconnected(error) from error
-
-    async def send_label(
-        self, label: str, start: float | None = None, end: float | None = None, id: str | int | None = None
-    ) -> None:
-        """Label an interval of LSL time, or the window that just ended; the answer, with this id, is in the stream."""
-        connection = await self.connect()
-        try:
-            await connection.send(_http.label_message(label, start, end, id))
-        except ConnectionClosed as error:
-            raise _http.disconnected(error) from error
-
-    async def close(self) -> None:
-        if self._connection is not None:
-            await self._connection.close()
-
-    async def __aenter__(self) -> AsyncStream:
-        await self.connect()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.close()
+from neuroloop_client.clock import ROUND_TRIPS, Clock, estimate
+from neuroloop_client.live import AsyncLiveStream
+from neuroloop_client.messages import Prediction
+from neuroloop_client.streams import AsyncStream
 
 
 class AsyncClient(Calls[Awaitable[Map], Awaitable[list[Map]], Awaitable[bytes], Awaitable[None]]):
@@ -81,8 +28,44 @@ class AsyncClient(Calls[Awaitable[Map], Awaitable[list[Map]], Awaitable[bytes], 
         self._http = httpx.AsyncClient(base_url=self._base_url, timeout=timeout, headers=_http.headers(token))
 
     def stream(self, session: str, topics: Sequence[str] = ("predictions",), format: Format = "msgpack") -> AsyncStream:
-        """The live results of a session: topics predictions, rates, events, status."""
+        """One connection to the live results of a session: topics predictions, rates, events, status."""
         return AsyncStream(_http.stream_url(self._base_url, session, topics, format), self._token)
+
+    def live(
+        self,
+        session: str,
+        topics: Sequence[str] = ("predictions",),
+        policy: str = "all",
+        patience_s: float = 60.0,
+    ) -> AsyncLiveStream:
+        """The live results of a session as typed messages, over broken connections and restarts of the server.
+
+        policy: all, latest or every=N: what is sent to a client that is slow, or wants less.
+        """
+
+        def open_stream(position: Map) -> AsyncStream:
+            url = _http.stream_url(self._base_url, session, topics, "msgpack", policy=policy, **position)
+            return AsyncStream(url, self._token)
+
+        return AsyncLiveStream(open_stream, patience_s)
+
+    async def predictions(
+        self, session: str, model: str | None = None, policy: str = "all", patience_s: float = 60.0
+    ) -> AsyncIterator[Prediction]:
+        """The predictions of the active decoder, or of `model`, as they come; see `live`."""
+        async with self.live(session, policy=policy, patience_s=patience_s) as results:
+            async for message in results:
+                if _http.is_wanted(message, model):
+                    yield message
+
+    async def clock(self, round_trips: int = ROUND_TRIPS) -> Clock:
+        """LSL time for this program, good to about half a round trip."""
+        return estimate([await self._round_trip() for _ in range(round_trips)])
+
+    async def _round_trip(self) -> tuple[float, float, float]:
+        sent = time.monotonic()
+        server: float = (await self.info())["clock"]
+        return sent, server, time.monotonic()
 
     async def close(self) -> None:
         await self._http.aclose()

@@ -2,68 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 
 import httpx
-from websockets.exceptions import ConnectionClosed, ConnectionClosedOK, WebSocketException
-from websockets.sync.client import ClientConnection, connect
 
 from neuroloop_client import _http
 from neuroloop_client._calls import Calls
 from neuroloop_client._http import DEFAULT_URL, Call, Format, Map
-
-
-class Stream:
-    """A session's live results, as an iterator of maps; ends when the session ends.
-
-    Answers to labels (`label_accepted`, `error`) and `lagged` come in the same order as everything else.
-    """
-
-    def __init__(self, url: str, token: str | None = None) -> None:
-        self._resources = ExitStack()
-        try:
-            self._connection: ClientConnection = self._resources.enter_context(
-                connect(url, compression=None, max_size=None, additional_headers=_http.headers(token))
-            )
-        except (OSError, WebSocketException) as error:
-            raise _http.unreachable(error) from error
-
-    def __iter__(self) -> Iterator[Map]:
-        return self
-
-    def __next__(self) -> Map:
-        message = self.receive()
-        if message is None:
-            raise StopIteration
-        return message
-
-    def receive(self, timeout: float | None = None) -> Map | None:
-        """The next map, None when the session has ended. Raises TimeoutError after `timeout` seconds."""
-        try:
-            return _http.decode(self._connection.recv(timeout))
-        except ConnectionClosedOK:
-            return None
-        except ConnectionClosed as error:
-            raise _http.disconnected(error) from error
-
-    def send_label(
-        self, label: str, start: float | None = None, end: float | None = None, id: str | int | None = None
-    ) -> None:
-        """Label an interval of LSL time, or the window that just ended; the answer, with this id, is in the stream."""
-        try:
-            self._connection.send(_http.label_message(label, start, end, id))
-        except ConnectionClosed as error:
-            raise _http.disconnected(error) from error
-
-    def close(self) -> None:
-        self._resources.close()
-
-    def __enter__(self) -> Stream:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+from neuroloop_client.clock import ROUND_TRIPS, Clock, estimate
+from neuroloop_client.live import LiveStream
+from neuroloop_client.messages import Prediction
+from neuroloop_client.streams import Stream
 
 
 class Client(Calls[Map, list[Map], bytes, None]):
@@ -78,8 +28,44 @@ class Client(Calls[Map, list[Map], bytes, None]):
         self._http = httpx.Client(base_url=self._base_url, timeout=timeout, headers=_http.headers(token))
 
     def stream(self, session: str, topics: Sequence[str] = ("predictions",), format: Format = "msgpack") -> Stream:
-        """The live results of a session: topics predictions, rates, events, status."""
+        """One connection to the live results of a session: topics predictions, rates, events, status."""
         return Stream(_http.stream_url(self._base_url, session, topics, format), self._token)
+
+    def live(
+        self,
+        session: str,
+        topics: Sequence[str] = ("predictions",),
+        policy: str = "all",
+        patience_s: float = 60.0,
+    ) -> LiveStream:
+        """The live results of a session as typed messages, over broken connections and restarts of the server.
+
+        policy: all, latest or every=N: what is sent to a client that is slow, or wants less.
+        """
+
+        def open_stream(position: Map) -> Stream:
+            url = _http.stream_url(self._base_url, session, topics, "msgpack", policy=policy, **position)
+            return Stream(url, self._token)
+
+        return LiveStream(open_stream, patience_s)
+
+    def predictions(
+        self, session: str, model: str | None = None, policy: str = "all", patience_s: float = 60.0
+    ) -> Iterator[Prediction]:
+        """The predictions of the active decoder, or of `model`, as they come; see `live`."""
+        with self.live(session, policy=policy, patience_s=patience_s) as results:
+            for message in results:
+                if _http.is_wanted(message, model):
+                    yield message
+
+    def clock(self, round_trips: int = ROUND_TRIPS) -> Clock:
+        """LSL time for this program, good to about half a round trip."""
+        return estimate([self._round_trip() for _ in range(round_trips)])
+
+    def _round_trip(self) -> tuple[float, float, float]:
+        sent = time.monotonic()
+        server: float = self.info()["clock"]
+        return sent, server, time.monotonic()
 
     def close(self) -> None:
         self._http.close()

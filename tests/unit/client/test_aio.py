@@ -19,7 +19,7 @@ def test_calls_give_the_same_as_those_of_the_other_client(server_url: str) -> No
     async def use(client: AsyncClient) -> tuple[Any, ...]:
         await client.check_ready()
         weights = await client.rereference_weights("demo")
-        return await client.info(), await client.sessions(), await client.predictions("demo", limit=3), weights
+        return await client.info(), await client.sessions(), await client.history("demo", limit=3), weights
 
     info, sessions, predictions, weights = run(server_url, use)
     assert info["engine"] == "local"

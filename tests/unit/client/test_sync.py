@@ -59,8 +59,8 @@ def test_labels_are_taken_or_refused_with_the_reason(client: Client) -> None:
 
 
 def test_predictions_are_read_on_from_the_last_that_is_known(client: Client) -> None:
-    known = client.predictions("demo", limit=2)
-    more = client.predictions("demo", since=known[-1]["seq"], limit=2)
+    known = client.history("demo", limit=2)
+    more = client.history("demo", since=known[-1]["seq"], limit=2)
     assert [p["seq"] for p in known + more] == list(range(known[0]["seq"], known[0]["seq"] + 4))
     assert client.latest("demo", model="decoder")["seq"] >= more[-1]["seq"]
 
