@@ -41,6 +41,7 @@ BODY: dict[str, Any] = {
                 "schema": {
                     "type": "object",
                     "required": [DOCUMENT, ARRAYS],
+                    "additionalProperties": False,
                     "properties": {DOCUMENT: _SCHEMA, ARRAYS: {"type": "string", "format": "binary"}},
                 }
             },

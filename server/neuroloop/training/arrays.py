@@ -75,9 +75,12 @@ def _header(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Header:
 
 
 def read(path: Path) -> dict[str, NDArray[Any]]:
-    """All arrays of an NPZ file whose headers were found good."""
-    with np.load(path, allow_pickle=False) as archive:
-        return {name: archive[name] for name in archive.files}
+    """All arrays of an NPZ file whose headers were found good. Raises ModelError where their values are damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except UNREADABLE as error:
+        raise ModelError(f"arrays: the NPZ file is damaged: {error}; send it again") from error
 
 
 def check(kind: str, headers: Mapping[str, Header]) -> None:

@@ -79,3 +79,13 @@ def test_a_header_that_claims_more_than_the_file_holds_is_refused(tmp_path):
         archive.writestr("rates.npy", buffer.getvalue())
     with pytest.raises(ModelError, match=r"rates\.npy has 128 bytes; its header says 24000000000128"):
         read_headers(tmp_path / "data.npz")
+
+
+def test_values_that_are_damaged_are_refused_where_they_are_read(stored):
+    path = stored({"samples": np.ones((10_000, 2))})
+    content = bytearray(path.read_bytes())
+    content[100_000] ^= 1
+    path.write_bytes(content)
+    check("lrr", read_headers(path))
+    with pytest.raises(ModelError, match="the NPZ file is damaged"):
+        read(path)
