@@ -260,11 +260,20 @@ def test_a_decoder_is_fitted_from_the_last_seconds_of_a_session(server, trials, 
     early = server.post("/v1/fits", json=asked)
     assert early.status_code in (409, 422), early.text  # no stream yet, or no label
     status = trials()
-    answer = server.post("/v1/fits", json=asked)
+    answer = server.post("/v1/fits?activate=active", json=asked)
     assert answer.status_code == 202, answer.text
     job = ended(server, answer.headers["Location"])
     assert job["state"] == "done", job["detail"]
     assert job["metrics"]["accuracy"] == 1.0
+    assert job["activation"].startswith(f"active in session '{unique_name}' from bin"), job["activation"]
+    version = server.get(f"/v1/models/live/versions/{job['version']}").json()
+    identity = {"name": "live", "version": job["version"], "digest": version["digest"]}
+    after = trials()
+    (active,) = [decoder for decoder in after["decoders"] if decoder["role"] == "active"]
+    assert active["model"].items() >= identity.items()
+    prediction = server.get(f"/v1/sessions/{unique_name}/predictions/latest").json()
+    assert prediction["model"].items() >= identity.items()
+    assert after["missed_bins"] == 0
     result = job["result"]
     assert (result["classes"], result["features"], result["channels"]) == (ALL, 4, status["stream"]["channels"])
     assert result["settings"]["duration_s"] == pytest.approx(0.1)
@@ -275,7 +284,8 @@ def test_a_decoder_is_fitted_from_the_last_seconds_of_a_session(server, trials, 
 def test_a_decoder_is_fitted_from_the_seconds_to_come(server, trials, unique_name):
     trials()
     live = {"session": unique_name, "seconds": 4, "from": "next"}
-    answer = server.post("/v1/fits", json={"name": "live", "kind": "maxrate", "window": 5, "source": {"live": live}})
+    asked = {"name": "beside", "kind": "maxrate", "window": 5, "source": {"live": live}}
+    answer = server.post("/v1/fits?activate=shadow", json=asked)
     path = answer.headers["Location"]
     assert server.get(path).json()["state"] == "queued"
     assert "input.npz" not in answer.text
@@ -283,6 +293,9 @@ def test_a_decoder_is_fitted_from_the_seconds_to_come(server, trials, unique_nam
     job = ended(server, path)
     assert job["state"] == "done", job["detail"]
     assert job["metrics"]["accuracy"] > 0.8
+    assert job["activation"].startswith(f"shadow in session '{unique_name}' from bin"), job["activation"]
+    shadows = [decoder for decoder in trials()["decoders"] if decoder["role"] == "shadow"]
+    assert [(shadow["name"], shadow["model"]["version"]) for shadow in shadows] == [("beside", job["version"])]
     assert job["result"]["training"]["training_samples"] + job["result"]["training"]["held_out_samples"] >= 36
 
 

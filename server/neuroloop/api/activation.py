@@ -15,7 +15,7 @@ from neuroloop.training.job import Job
 from neuroloop.training.jobs import Activate
 from neuroloop.training.request import Activation
 
-LOAD_TIMEOUT_S = 30.0  # a decoder of a new kind compiles
+LOAD_TIMEOUT_S = 65.0  # a decoder of a kind that is new to the session compiles, for which that has 60 s
 
 
 def check(kind: str, activate: Activation) -> None:
