@@ -12,12 +12,14 @@ import os
 import secrets
 import shutil
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import structlog
 
-from neuroloop.errors import Conflict, NeuroloopError, NotFound
+from neuroloop.errors import Conflict, NeuroloopError, NotFound, Unavailable
 from neuroloop.training import executor
 from neuroloop.training.executor import FIT_PROGRAM
 from neuroloop.training.job import INPUT, RECORDING, RESULT, WEIGHTS, Job, State, load, now, own
@@ -65,6 +67,9 @@ class FitJobs:
         self._cancelled: set[str] = set()
         self._finishing: set[str] = set()  # have their result, and are not cancelled any more
         self._owned: dict[str, int] = {}
+        self._disk = ThreadPoolExecutor(
+            1, thread_name_prefix="fits"
+        )  # one: what is saved later replaces what was before
 
     async def open(self) -> None:
         """Find the jobs of the last time: those that were running are interrupted, those that waited wait again.
@@ -92,20 +97,25 @@ class FitJobs:
     ) -> Job:
         """A new job. beforehand: whether the data are at hand, and are gathered before this returns.
 
-        Raises Conflict where too many jobs wait, and what `gather` raises for data at hand.
+        Raises Conflict where too many jobs wait, Unavailable where the folder can't be written, and for data at hand
+        what `gather` raises.
         """
         self._check_room()
         created = now()
         identifier = f"{created:%Y%m%dT%H%M%S%f}-{secrets.token_hex(3)}"
         job = Job(id=identifier, request=request, activate=activate, session=session, by=by, created=created)
         folder = self._path(job)
-        await asyncio.to_thread(self._make, job)
         try:
+            await asyncio.to_thread(self._make, job)
             if beforehand:
                 await gather(folder)
                 job.has_data = True
                 self._check_room()
             await self._save(job)
+        except OSError as error:
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+            self._release(job)
+            raise _unwritable(self._folder, error) from error
         except BaseException:
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
             self._release(job)
@@ -137,6 +147,7 @@ class FitJobs:
     async def close(self) -> None:
         """End what runs, as interrupted; what waits goes on when the server is back."""
         await asyncio.gather(*(self._stop(identifier) for identifier in list(self._tasks)))
+        self._disk.shutdown(wait=False)
 
     def _check_room(self) -> None:
         if len(self._tasks) >= self._limit:
@@ -163,7 +174,8 @@ class FitJobs:
         if state != "queued":
             settled = job.model_copy(update={"has_data": False})
             settled.turn(state, detail)
-            await self._save(settled)  # before anybody is told: what is said to be done is done after a crash, too
+            with suppress(Unavailable):  # a full disk: known to this server, interrupted to the next
+                await self._save(settled)  # before anybody is told: what is said to be done is done after a crash, too
             await asyncio.to_thread(_drop_data, self._path(job))
             self._jobs[job.id] = settled
         self._release(job)
@@ -233,7 +245,12 @@ class FitJobs:
             return f"not activated: {error}"
 
     async def _save(self, job: Job) -> None:
-        await asyncio.to_thread(job.save, self._path(job))
+        """As it is now: a copy, because reports of its process come in meanwhile. Raises Unavailable."""
+        copy = job.model_copy(deep=True)
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._disk, copy.save, self._path(job))
+        except OSError as error:
+            raise _unwritable(self._folder, error) from error
 
     def _make(self, job: Job) -> None:
         """Make the folder of a job, ours from the start."""
@@ -269,6 +286,10 @@ class FitJobs:
         for job in ended[: max(0, len(ended) - KEPT)]:
             del self._jobs[job.id]
             await asyncio.to_thread(shutil.rmtree, self._path(job), ignore_errors=True)
+
+
+def _unwritable(folder: Path, error: OSError) -> Unavailable:
+    return Unavailable(f"fits: {folder} can't be written: {error.strerror}; make room, and ask again")
 
 
 def _drop_data(folder: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from neuroloop.errors import Conflict, ModelError, NotFound
+from neuroloop.errors import Conflict, ModelError, NotFound, Unavailable
 from neuroloop.training.job import Job, load
 from neuroloop.training.jobs import FitJobs
 from neuroloop.training.request import FitRequest
@@ -128,6 +128,29 @@ def test_cancelling_ends_the_process_also_one_that_ignores_it(tmp_path, monkeypa
         with pytest.raises(Conflict, match="is cancelled already"):
             await server.jobs.cancel(job.id)
         assert load(tmp_path / job.id).state == "cancelled"
+
+    run(test())
+
+
+def test_a_job_that_is_cancelled_while_it_starts_is_cancelled_on_disk_too(tmp_path):
+    async def test():
+        server = Server(tmp_path)
+        job = await server.until(await server.submit(waits=True), "running")  # which is being written just now
+        assert (await server.jobs.cancel(job.id)).state == "cancelled"
+        assert load(tmp_path / job.id).state == "cancelled"
+        assert sorted(path.name for path in (tmp_path / job.id).iterdir()) == ["job.json", "owner"]
+
+    run(test())
+
+
+def test_a_folder_that_cannot_be_written_is_told_to_whoever_asks(tmp_path):
+    (tmp_path / "fits").write_text("not a folder")
+
+    async def test():
+        server = Server(tmp_path / "fits")
+        await server.jobs.open()
+        with pytest.raises(Unavailable, match="can't be written: Not a directory"):
+            await server.submit()
 
     run(test())
 
