@@ -1,9 +1,13 @@
 """A decoder is exchanged between two bins: no bin is missed, and the receipt says what it cost."""
 
+import threading
+
 import numpy as np
 import pytest
 from tests.integration.conftest import Refused, with_broken_decoder
 from tests.integration.models import LEFT, RIGHT, loading, trained, weights
+
+from neuroloop_sources import SimulatorSettings, run
 
 BIN = np.ones((20, 1), np.float32) / 1000  # rates of 1 Hz per unit
 
@@ -222,3 +226,36 @@ def test_a_loaded_decoder_outlives_a_change_of_the_stream_if_it_fits(session, so
     session.event("stream_connected", 3)
     push(wide, np.ones(6), 5)
     assert session.bins(25)[-1]["model"]["name"] == "decoder"
+
+
+def test_fifty_swaps_of_a_live_array_cost_no_bin(start_session, unique_name):
+    session = start_session(
+        name=unique_name,
+        stream={"source_id": unique_name},
+        rereference={"clusters": 32},
+        classes=["a", "b"],
+        outlets={"enabled": False},
+    )
+    simulated = SimulatorSettings(name=unique_name, source_id=unique_name, channel_count=96)
+    stop = threading.Event()
+    options = {"stop": stop, "wait_for_consumers": True}
+    source = threading.Thread(target=run, args=(simulated,), kwargs=options)
+    source.start()
+    try:
+        session.bins(50)
+        data = [weights(trained(features=96, lessons=number)) for number in (1, 2)]
+        states = ("carry", "cold", "reprime")
+        receipts = [
+            session.command("decoder_load", **loading(number + 1, data[number % 2], state=states[number % 3]))
+            for number in range(50)
+        ]
+        session.bins(receipts[-1]["bin"] + 1)
+    finally:
+        stop.set()
+        source.join()
+    bins = session.predictions()
+    assert [b["seq"] for b in bins] == list(range(len(bins)))
+    assert {receipt["missed_bins"] for receipt in receipts} == {session.command("status")["missed_bins"]} == {0}
+    taken = [receipt["bin"] for receipt in receipts]
+    assert taken == sorted(set(taken))
+    assert [bins[seq]["model"]["version"] for seq in taken] == list(range(1, 51))

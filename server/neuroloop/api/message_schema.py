@@ -40,6 +40,7 @@ class ModelReference(Open):
     name: str
     version: int
     digest: str | None
+    learned: Annotated[int, Field(ge=0, description="labels learned since it was made or loaded")] = 0
 
 
 class LatencyByStage(Closed):
@@ -59,6 +60,7 @@ class Prediction(Closed):
     scores: list[float | None] | None
     confidence: float | None
     reason: str | None
+    decoder: Annotated[str, Field(description="its name in the session")]
     model: ModelReference
     role: Literal["active", "shadow"]
     samples: Annotated[list[int], Field(min_length=2, max_length=2, description="the bin's first and last sample")]
