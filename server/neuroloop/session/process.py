@@ -24,7 +24,10 @@ from neuroloop.session.loop import Loop
 from neuroloop.session.publish import Publisher
 from neuroloop.session.streams import configure_lsl
 
-SWITCH_INTERVAL_S = 0.0005  # an acquire thread waits no longer for the interpreter's lock
+# How long an acquire thread, or the loop, waits for the interpreter's lock while another thread computes in Python.
+# Beside a shadow that never lets go by itself, bins of 96 channels at 30 kHz took up to 1.8 ms in the median at 0.5 ms,
+# 0.7 at this; 90 percent of the bins up to 26 ms and 2.2 ms.
+SWITCH_INTERVAL_S = 0.00005
 
 
 def _end_with_server(inbox: Inbox, lock: str | None, outlive_s: float) -> None:

@@ -2,7 +2,8 @@
 
 Bins and lessons reach it through one queue, in their order, so that it answers as it would have in the loop. A queue
 that is full loses its bins, not its lessons, and the shadow goes on with the newest bin. Its thread shares the
-interpreter with the loop: see SWITCH_INTERVAL_S in `process` for what a shadow in pure Python costs.
+interpreter with the loop: see SWITCH_INTERVAL_S in `process` for what a shadow in pure Python costs. One that calls C
+code for long without releasing the interpreter's lock does hold the loop up, as it would as the active decoder.
 """
 
 from __future__ import annotations
