@@ -111,11 +111,11 @@ def stream_url(base_url: str, session: str, topics: Sequence[str], format: Forma
     return f"ws{base_url.removeprefix('http')}/v1/sessions/{quote(session, safe='')}/stream?{query}"
 
 
-def is_wanted(message: Message, model: str | None) -> TypeGuard[Prediction]:
-    """Whether it is a prediction of this model, or of the active one where none is named."""
+def is_wanted(message: Message, decoder: str | None) -> TypeGuard[Prediction]:
+    """Whether it is a prediction of this decoder, or of the active one where none is named."""
     if message["type"] != "prediction":
         return False
-    return message["role"] == "active" if model is None else bool(message["model"]["name"] == model)
+    return message["role"] == "active" if decoder is None else message["decoder"] == decoder
 
 
 def label_message(label: str, start: float | None, end: float | None, id: str | int | None) -> str:

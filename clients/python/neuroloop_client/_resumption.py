@@ -1,7 +1,7 @@
 """Where a client is in a session's stream, so that another connection goes on there: no input, no output, no clock.
 
-It asks for the bin of its last message again and leaves out as many messages of it as it had: a bin may have several,
-and the connection may have broken between two. The server sends a bin's messages in the same order each time.
+It asks for the newest bin that it knows again and leaves out what it has of it: a bin may have several messages, the
+connection may have broken between two, and the answers of shadows may come after newer bins.
 """
 
 from __future__ import annotations
@@ -13,18 +13,19 @@ from typing import Any, cast
 from neuroloop_client._http import Map, NeuroloopClientError
 from neuroloop_client.messages import Message, NewRun
 
+IDENTITY = ("type", "seq", "decoder", "event", "time")
+KNOWN_LENGTH = 4096  # messages; more than come between the first two messages of neighbouring bins
 FIRST_DELAY_S = 0.1
 LONGEST_DELAY_S = 2.0
 
 
 class Resumption:
-    """The run, the bin, and how many messages of the bin are known."""
+    """The run, the newest bin, and the last messages by what tells them apart."""
 
     def __init__(self) -> None:
         self.run: str | None = None
         self._seq: int | None = None
-        self._known = 0
-        self._left_out = 0
+        self._known: dict[tuple[Any, ...], None] = {}
         self._resumes = False
         self._new_run: NewRun | None = None
 
@@ -35,7 +36,6 @@ class Resumption:
     def opened(self, run: str) -> None:
         """There is a connection to this run of the session."""
         self._resumes = self._seq is not None
-        self._left_out = self._known
         if self.run is not None and self.run != run:
             self._new_run = {"type": "new_run", "run": run, "previous_run": self.run}
             self._forget()
@@ -60,18 +60,18 @@ class Resumption:
         seq: Any = message.get("seq")
         if seq is None:
             return cast(Message, message)
-        self._resumes = False
         if self._seq is None or seq > self._seq:
-            self._seq, self._known, self._left_out = seq, 1, 0
-        elif self._left_out:
-            self._left_out -= 1
+            self._seq, self._resumes = seq, False
+        key = tuple(message.get(member) for member in IDENTITY)
+        if self._resumes and key in self._known:
             return None
-        else:
-            self._known += 1
+        self._known[key] = None
+        if len(self._known) > KNOWN_LENGTH:
+            del self._known[next(iter(self._known))]
         return cast(Message, message)
 
     def _forget(self) -> None:
-        self._seq, self._known, self._left_out, self._resumes = None, 0, 0, False
+        self._seq, self._known, self._resumes = None, {}, False
 
 
 def delays(patience_s: float) -> Iterator[float]:

@@ -50,12 +50,12 @@ class AsyncClient(Calls[Awaitable[Map], Awaitable[list[Map]], Awaitable[bytes], 
         return AsyncLiveStream(open_stream, patience_s)
 
     async def predictions(
-        self, session: str, model: str | None = None, policy: str = "all", patience_s: float = 60.0
+        self, session: str, decoder: str | None = None, policy: str = "all", patience_s: float = 60.0
     ) -> AsyncIterator[Prediction]:
-        """The predictions of the active decoder, or of `model`, as they come; see `live`."""
+        """The predictions of the active decoder, or of `decoder`, as they come; see `live`."""
         async with self.live(session, policy=policy, patience_s=patience_s) as results:
             async for message in results:
-                if _http.is_wanted(message, model):
+                if _http.is_wanted(message, decoder):
                     yield message
 
     async def clock(self, round_trips: int = ROUND_TRIPS) -> Clock:

@@ -17,6 +17,7 @@ class Prediction(TypedDict):
     scores: list[float | None] | None
     confidence: float | None
     reason: str | None
+    decoder: str
     model: dict[str, Any]
     role: Literal["active", "shadow"]
     samples: list[int]

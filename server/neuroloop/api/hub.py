@@ -81,30 +81,29 @@ class Hub:
             subscriber.close()
 
     def latest(self, model: str | None = None) -> Message | None:
-        """The newest prediction of a model, of the active one by default."""
+        """The newest prediction of a decoder, of the active one by default."""
         backwards = range(self._history.end - 1, self._history.first - 1, -1)
         return next((p for p in self._predictions(backwards) if _is_of(p, model, "active")), None)
 
     def since(self, seq: int, bin_limit: int, model: str | None = None) -> list[Message]:
-        """The predictions of the first `bin_limit` bins after bin `seq`, oldest first; all models by default."""
+        """The predictions of the first `bin_limit` bins after bin `seq`, in their order; all decoders by default."""
         after = range(self._history.position_of(seq + 1), self._history.end)
-        wanted = (p for p in self._predictions(after) if _is_of(p, model))
+        wanted = [p for p in self._predictions(after) if p.seq > seq and _is_of(p, model)]
+        wanted.sort(key=lambda p: p.seq)  # answers of shadows may come late
         bins = islice(groupby(wanted, key=lambda p: p.seq), bin_limit)
         return [prediction for _, in_bin in bins for prediction in in_bin]
 
     def seq_range(self) -> tuple[int, int] | None:
         """The oldest and the newest bin whose predictions are kept."""
-        positions = range(self._history.first, self._history.end)
-        ends = (next(self._predictions(order), None) for order in (positions, positions[::-1]))
-        found = [prediction.seq for prediction in ends if prediction is not None]
-        return (found[0], found[1]) if found else None
+        oldest = next(self._predictions(range(self._history.first, self._history.end)), None)
+        return None if oldest is None else (oldest.seq, self.next_seq - 1)
 
     def _predictions(self, positions: range) -> Iterator[Message]:
         return self._history.of_topic("predictions", positions)
 
 
 def _is_of(prediction: Message, model: str | None, role: str | None = None) -> bool:
-    """Whether it is of this model, or has this role where no model is named."""
+    """Whether it is of this decoder, or has this role where none is named."""
     if model is None:
         return role is None or bool(prediction.map["role"] == role)
-    return bool(prediction.map["model"]["name"] == model)
+    return bool(prediction.map["decoder"] == model)

@@ -156,7 +156,7 @@ class LatestReader(Subscriber):
                 self._note(message)
 
     def _note(self, message: Message) -> None:
-        key = (message.topic, message.map["model"]["name"] if message.topic == "predictions" else None)
+        key = (message.topic, message.map["decoder"] if message.topic == "predictions" else None)
         self._newest.pop(key, None)  # so that the order is that of the messages
         self._newest[key] = message
 

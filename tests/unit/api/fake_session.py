@@ -54,6 +54,7 @@ class FakeSession:
                 "time": now,
                 "label": self.settings["classes"][0],
                 "scores": [1.0, math.nan],
+                "decoder": decoder["name"],
                 "model": {"name": decoder["name"], "version": 1, "digest": None},
                 "role": decoder["role"],
             }

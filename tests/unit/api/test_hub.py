@@ -19,8 +19,9 @@ from neuroloop.errors import Conflict, Unavailable
 Map = dict[str, Any]
 
 
-def prediction(seq: int, model: str = "main", role: str = "active") -> Message:
-    return Message.of("predictions", {"type": "prediction", "seq": seq, "model": {"name": model}, "role": role})
+def prediction(seq: int, decoder: str = "main", role: str = "active") -> Message:
+    content = {"type": "prediction", "seq": seq, "decoder": decoder, "model": {"name": "reach"}, "role": role}
+    return Message.of("predictions", content)
 
 
 def event(seq: int) -> Message:
@@ -113,7 +114,7 @@ def test_a_stalled_subscriber_of_the_latest_gets_one_message_of_each_topic_and_d
         hub.close()
         messages = received(stalled)
     assert [(m["type"], m["seq"]) for m in messages] == [("event", 990), ("prediction", 999), ("prediction", 999)]
-    assert [m["model"]["name"] for m in messages[1:]] == ["main", "other"]
+    assert [m["decoder"] for m in messages[1:]] == ["main", "other"]
 
 
 def test_every_nth_bin_is_counted_from_bin_0_and_events_all_come() -> None:
@@ -272,6 +273,17 @@ def test_since_counts_bins_and_never_splits_one() -> None:
     assert [m.map["seq"] for m in hub.since(1, 2, "other")] == [2, 3]
     assert hub.since(4, 10) == []
     assert hub.seq_range() == (0, 4)
+
+
+def test_the_answer_of_a_late_shadow_is_with_its_bin_in_the_history_and_where_it_came_in_the_stream() -> None:
+    late = prediction(1, "other", "shadow")
+    hub = filled(*(prediction(seq) for seq in range(4)), late, prediction(4))
+    assert [m.map["seq"] for m in hub.since(0, 2)] == [1, 1, 2]
+    assert hub.since(1, 9, "other") == []
+    assert hub.seq_range() == (0, 4)
+    with hub.subscribe(["predictions"], resume_from=3) as subscriber:
+        hub.close()
+        assert [m["seq"] for m in received(subscriber)] == [3, 1, 4]
 
 
 def test_predictions_older_than_a_minute_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:

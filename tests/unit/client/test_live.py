@@ -90,7 +90,7 @@ def receive(live: LiveStream, count: int) -> list[Any]:
 def assert_complete(messages: list[Any]) -> None:
     """No message came twice; the bins that are missing are those that `lagged` told."""
     bins = [m for m in messages if m["type"] in ("prediction", "rates")]
-    names = [(m["seq"], m["type"], m.get("model", {}).get("name")) for m in bins]
+    names = [(m["seq"], m["type"], m.get("decoder")) for m in bins]
     assert len(set(names)) == len(names)
     seqs = [m["seq"] for m in bins]
     assert seqs == sorted(seqs)
@@ -163,7 +163,7 @@ def test_an_asynchronous_client_goes_on_over_the_same(tmp_path: Path) -> None:
     messages = asyncio.run(run())
     seqs = [message["seq"] for message in messages]
     assert seqs == sorted(set(seqs))
-    assert {message["model"]["name"] for message in messages} == {"other"}
+    assert {message["decoder"] for message in messages} == {"other"}
 
 
 def test_patience_has_an_end(line: Line) -> None:

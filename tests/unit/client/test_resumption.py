@@ -11,17 +11,23 @@ Map = dict[str, Any]
 
 
 def message(seq: int, number: int) -> Map:
-    return {"type": "prediction", "seq": seq, "number": number}
+    return {"type": "prediction", "seq": seq, "decoder": f"decoder-{number}", "time": float(seq)}
 
 
-@given(st.lists(st.integers(1, 3), min_size=1, max_size=20), st.lists(st.integers(0, 12), max_size=8))
-def test_over_any_number_of_broken_connections_every_message_comes_once(bins: list[int], breaks: list[int]) -> None:
+@given(st.lists(st.integers(1, 3), min_size=1, max_size=20), st.lists(st.integers(0, 12), max_size=8), st.data())
+def test_over_any_number_of_broken_connections_every_message_comes_once(
+    bins: list[int], breaks: list[int], data: st.DataObject
+) -> None:
     sent = [message(seq, number) for seq, count in enumerate(bins) for number in range(count)]
+    for _ in range(data.draw(st.integers(0, 5))):  # answers of shadows may come late
+        late = sent.pop(data.draw(st.integers(0, len(sent) - 1)))
+        sent.insert(data.draw(st.integers(0, len(sent))), late)
+    counted = [max(m["seq"] for m in sent[: position + 1]) for position in range(len(sent))]
     resumption, taken = Resumption(), []
     for length in [*breaks, len(sent)]:
         seq = resumption.query().get("resume_from", 0)
         resumption.opened("run")
-        of_connection = [m for m in sent if m["seq"] >= seq][:length]
+        of_connection = [m for m, bin in zip(sent, counted, strict=True) if bin >= seq][:length]
         taken += [found for m in of_connection if (found := resumption.take(m)) is not None]
     assert taken == sent
 
