@@ -6,32 +6,15 @@ awaitables of them.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from typing import Any, Generic, TypeVar
+from typing import Any
 from urllib.parse import quote
 
 from neuroloop_client._http import Activation, Call, Map, WeightFormat, label_body, session_call, upload_form
-
-MapT = TypeVar("MapT")
-ListT = TypeVar("ListT")
-FileT = TypeVar("FileT")
-NoneT = TypeVar("NoneT")
+from neuroloop_client._model_calls import FileT, ListT, MapT, ModelCalls, NoneT
 
 
-class Calls(ABC, Generic[MapT, ListT, FileT, NoneT]):
+class Calls(ModelCalls[MapT, ListT, FileT, NoneT]):
     """A neuroloop server. Every call raises NeuroloopClientError if the server refuses or does not answer."""
-
-    @abstractmethod
-    def _map(self, call: Call) -> MapT: ...
-
-    @abstractmethod
-    def _list(self, call: Call, key: str | None = None) -> ListT: ...
-
-    @abstractmethod
-    def _file(self, call: Call) -> FileT: ...
-
-    @abstractmethod
-    def _nothing(self, call: Call) -> NoneT: ...
 
     def info(self) -> MapT:
         """Version, device, engine, and `clock`, the LSL time now."""
