@@ -12,6 +12,8 @@ from tests.integration.conftest import Source
 from tests.integration.models import LEFT, trained, weights
 from tests.integration.test_api import wait_until
 
+from neuroloop_client import Client
+
 PATH = "/v1/sessions/swaps/decoder"
 
 
@@ -107,3 +109,16 @@ def test_what_cannot_be_done_is_said_with_the_reason(http, method, path, body, s
     answer = http.request(method, PATH + path, json=body)
     assert answer.status_code == status, answer.text
     assert words in answer.json()["detail"]
+
+
+def test_the_client_exchanges_promotes_and_rolls_back(http):
+    with Client(str(http.base_url)) as client:
+        first = client.put_decoder("swaps", "reach", version=1)
+        assert first["current"]["version"] == 1
+        client.put_decoder("swaps", "reach", version=3, role="shadow", decoder="candidate")
+        answers = (p for p in client.predictions("swaps", "candidate") if p["role"] == "shadow")
+        assert next(answers)["model"]["version"] == 3
+        assert client.promote_decoder("swaps", "candidate")["current"]["version"] == 3
+        client.roll_back_decoder("swaps")
+        wait_until(lambda: client.latest("swaps")["model"]["version"] == 1, "the version before")
+        client.remove_shadow("swaps", "candidate")

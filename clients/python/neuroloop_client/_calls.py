@@ -98,6 +98,28 @@ class Calls(ModelCalls[MapT, ListT, FileT, NoneT]):
         params = {"format": format, "version": version}
         return self._file(session_call("GET", session, "/rereference/weights", params=params))
 
+    def put_decoder(
+        self, session: str, model: str, version: int | None = None, alias: str | None = None, **how: Any
+    ) -> MapT:
+        """Exchange a decoder for a version of a model, between two bins; returns the receipt.
+
+        version or alias: an alias is followed when it moves. how: `role`, `decoder`, `state`, `reprime_bins`.
+        """
+        body = {"model": model, "version": version, "alias": alias, **how}
+        return self._map(session_call("PUT", session, "/decoder", body=body, timeout=90.0))
+
+    def roll_back_decoder(self, session: str) -> MapT:
+        """Return to the decoder that was active before, as it was then."""
+        return self._map(session_call("POST", session, "/decoder/rollback", timeout=90.0))
+
+    def promote_decoder(self, session: str, decoder: str) -> MapT:
+        """Make a shadow the active decoder."""
+        return self._map(session_call("POST", session, "/decoder/promote", body={"name": decoder}, timeout=90.0))
+
+    def remove_shadow(self, session: str, decoder: str) -> MapT:
+        """Let a shadow go."""
+        return self._map(session_call("DELETE", session, f"/decoder/{quote(decoder, safe='')}"))
+
     def fits(self) -> ListT:
         """Every fit job that the server keeps, oldest first, without its loss curve."""
         return self._list(Call("GET", "/v1/fits"), "fits")
