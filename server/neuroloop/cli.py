@@ -20,6 +20,8 @@ app = typer.Typer(
 )
 config_app = typer.Typer(help="Configurations: one YAML file is one server.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
+schema_app = typer.Typer(help="Documents that describe the messages of a stream.", no_args_is_help=True)
+app.add_typer(schema_app, name="schema")
 app.add_typer(token_commands.app, name="token")
 app.add_typer(registry_commands.app, name="registry")
 app.add_typer(fit_commands.app, name="fits")
@@ -122,3 +124,19 @@ def config_show(config: ConfigFile) -> None:
 
     with one_line_errors():
         yaml.safe_dump(load(config).model_dump(mode="json"), sys.stdout, sort_keys=False)
+
+
+@schema_app.command("messages")
+def schema_messages() -> None:
+    """Print the JSON schema of the messages that a session's stream sends."""
+    from neuroloop.api.message_schema import message_schema
+
+    print(json.dumps(message_schema(), indent=2))
+
+
+@schema_app.command("asyncapi")
+def schema_asyncapi() -> None:
+    """Print the stream as an AsyncAPI 3 document."""
+    from neuroloop.api.message_schema import asyncapi
+
+    print(json.dumps(asyncapi(), indent=2))

@@ -38,6 +38,12 @@ def test_the_schema_is_json_schema_of_all_settings():
     assert {"sessions", "host", "port"} <= schema["properties"].keys()
 
 
+def test_the_messages_of_a_stream_are_described_without_a_server():
+    messages, asyncapi = (json.loads(neuroloop("schema", name).stdout) for name in ("messages", "asyncapi"))
+    assert messages["discriminator"]["mapping"]["prediction"] == "#/$defs/Prediction"
+    assert asyncapi["channels"]["stream"]["address"] == "/v1/sessions/{session}/stream"
+
+
 @pytest.mark.parametrize("name", ["demo", "headset", "array", "counts"])
 def test_every_example_passes_the_check(name):
     checked = neuroloop("config", "check", str(example(name)))
