@@ -2,41 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
-from neuroloop.cli_errors import one_line_errors
-from neuroloop.errors import ConfigError, NeuroloopError
-
-if TYPE_CHECKING:
-    from neuroloop_client import Client
+from neuroloop.server_commands import LOCAL, Server, Token, client_of, print_json, read_bytes, read_yaml
 
 app = typer.Typer(help="Fit models, beside a server's sessions.", no_args_is_help=True)
 
 POLL_S = 0.5
 
-Server = Annotated[str, typer.Option(help="Address of the server.")]
-Token = Annotated[str | None, typer.Option(envvar="NEUROLOOP_TOKEN", help="Of a server that asks for one.")]
 Fit = Annotated[str, typer.Argument(help="Id of the fit, as `start` and `list` print it.")]
-
-LOCAL = "http://127.0.0.1:8765"
-
-
-@contextmanager
-def _client(server: str, token: str | None) -> Iterator[Client]:
-    from neuroloop_client import Client, NeuroloopClientError
-
-    with one_line_errors(), Client(server, token=token) as client:
-        try:
-            yield client
-        except NeuroloopClientError as error:
-            raise NeuroloopError(str(error)) from error
 
 
 @app.command()
@@ -54,9 +32,9 @@ def start(
     token: Token = None,
 ) -> None:
     """Fit a model and print the job's id; with --wait, the job."""
-    with _client(server, token) as client:
-        document = _read(request)
-        content = None if arrays is None else _bytes(arrays)
+    with client_of(server, token) as client:
+        document = read_yaml(request, "kind")
+        content = None if arrays is None else read_bytes(arrays)
         job = client.start_fit(document, content, activate, session)
         if not wait:
             typer.echo(job["id"])
@@ -64,7 +42,7 @@ def start(
         while job["state"] in ("queued", "running"):
             time.sleep(POLL_S)
             job = client.fit(job["id"])
-    _print(job)
+    print_json(job)
     if job["state"] != "done":
         raise typer.Exit(1)
 
@@ -72,7 +50,7 @@ def start(
 @app.command("list")
 def list_fits(server: Server = LOCAL, token: Token = None) -> None:
     """Every fit that the server keeps, oldest first: id, state, progress, model, kind, metrics."""
-    with _client(server, token) as client:
+    with client_of(server, token) as client:
         for job in client.fits():
             model = job["request"]["name"] + (f" {job['version']}" if job["version"] else "")
             metrics = " ".join(f"{name}={value:.3g}" for name, value in job["metrics"].items() if value is not None)
@@ -83,35 +61,12 @@ def list_fits(server: Server = LOCAL, token: Token = None) -> None:
 @app.command()
 def show(fit: Fit, server: Server = LOCAL, token: Token = None) -> None:
     """Everything about a fit, as JSON."""
-    with _client(server, token) as client:
-        _print(client.fit(fit))
+    with client_of(server, token) as client:
+        print_json(client.fit(fit))
 
 
 @app.command()
 def cancel(fit: Fit, server: Server = LOCAL, token: Token = None) -> None:
     """End a fit that waits or runs."""
-    with _client(server, token) as client:
+    with client_of(server, token) as client:
         typer.echo(client.cancel_fit(fit)["state"])
-
-
-def _print(job: dict[str, Any]) -> None:
-    typer.echo(json.dumps(job, indent=2))
-
-
-def _bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
-
-
-def _read(path: Path) -> dict[str, Any]:
-    import yaml
-
-    try:
-        document = yaml.safe_load(_bytes(path))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: is not YAML: {error}") from error
-    if not isinstance(document, dict):
-        raise ConfigError(f"{path}: expected a mapping with keys such as 'kind', got {type(document).__name__}")
-    return document
