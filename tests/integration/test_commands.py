@@ -37,8 +37,10 @@ def decoding(tmp_path, open_source, unique_name):
     config.write_text(yaml.safe_dump({"port": 0, "folder": str(tmp_path / "data")}))
     program = [sys.executable, "-m", "neuroloop", "serve", str(config)]
     with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as server, streaming(push):
-        yield server.stdout.readline().rpartition(" ")[2].strip(), settings
-        server.terminate()
+        try:
+            yield server.stdout.readline().rpartition(" ")[2].strip(), settings
+        finally:
+            server.terminate()
         assert server.wait(30) == 0
 
 

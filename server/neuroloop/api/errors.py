@@ -136,13 +136,12 @@ def install(app: FastAPI) -> None:
 
 def _methods(app: FastAPI, path: str) -> str:
     """The methods of every route of a path; the framework names those of the first one only."""
-    found = {
-        method.upper()
-        for template, methods in app.openapi()["paths"].items()
-        if compile_path(template)[0].match(path)
-        for method in methods
-    }
-    return ", ".join(sorted(found))
+    paths = app.openapi()["paths"]
+    matching = [template for template in paths if compile_path(template)[0].match(path)]
+    if not matching:
+        return ""
+    closest = min(matching, key=lambda template: template.count("{"))
+    return ", ".join(sorted(method.upper() for method in paths[closest]))
 
 
 def explain_faults(faults: Any) -> str:

@@ -40,8 +40,8 @@ BODY: dict[str, Any] = {
             "multipart/form-data": {
                 "schema": {
                     "type": "object",
-                    "required": [DOCUMENT, ARRAYS],
                     "additionalProperties": False,
+                    "required": [DOCUMENT, ARRAYS],
                     "properties": {DOCUMENT: _SCHEMA, ARRAYS: {"type": "string", "format": "binary"}},
                 }
             },

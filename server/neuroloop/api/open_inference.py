@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Annotated, Any, TypeVar
 
-from fastapi import APIRouter, Depends, Header, Path, Request, Response
-from pydantic import BaseModel, Field, ValidationError
+from fastapi import APIRouter, Depends, Request, Response
+from pydantic import BaseModel, Field, StrictBool, ValidationError
 from starlette.concurrency import run_in_threadpool
 
 from neuroloop import __version__
@@ -22,19 +22,28 @@ from neuroloop.api.live import Sessions
 from neuroloop.api.models import Models as ModelRegistry
 from neuroloop.config import explain
 from neuroloop.errors import Unavailable
-from neuroloop.inference.process import Inference
-from neuroloop.registry.documents import LARGEST_NUMBER, Version
+from neuroloop.inference.process import Inference, Loaded
+from neuroloop.registry.documents import Number, Version
+from neuroloop.registry.registry import Registry
 
 CHAMPION = "champion"
 JSON_LENGTH = "Inference-Header-Content-Length"
 INFER_BODY: dict[str, Any] = {
+    "parameters": [
+        {
+            "name": JSON_LENGTH,
+            "in": "header",
+            "description": "bytes of JSON in the body, where binary tensors follow",
+            "schema": {"type": "integer", "minimum": 0},
+        }
+    ],
     "requestBody": {
         "required": True,
         "content": {
             "application/json": {"schema": {"type": "object", "required": ["inputs"]}},
             "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
         },
-    }
+    },
 }
 
 Form = TypeVar("Form", bound=BaseModel)
@@ -50,7 +59,7 @@ def _body(form: type[BaseModel]) -> dict[str, Any]:
 class IndexRequest(BaseModel):
     """ready: only models that are loaded."""
 
-    ready: bool = False
+    ready: StrictBool = False
 
 
 class LoadRequest(BaseModel):
@@ -73,7 +82,6 @@ def _inference(request: Request) -> Inference:
 
 
 Served = Annotated[Inference, Depends(_inference)]
-Number = Annotated[int, Path(ge=1, le=LARGEST_NUMBER)]
 
 
 @router.get("/health/live")
@@ -99,55 +107,41 @@ async def server_metadata() -> JsonResponse:
 
 
 @router.get("/models/{model}")
+async def model_metadata(registry: ModelRegistry, served: Served, model: str) -> JsonResponse:
+    """Inputs and outputs of the version loaded last."""
+    return await _metadata(registry, served.find(model))
+
+
 @router.get("/models/{model}/versions/{version}")
-async def model_metadata(
-    registry: ModelRegistry, served: Served, model: str, version: Number | None = None
-) -> JsonResponse:
-    """Inputs and outputs of a loaded model."""
-    there = await run_in_threadpool(registry.model, model)
-    loaded = served.find(model, version)
-    return JsonResponse(
-        {
-            "name": model,
-            "versions": [str(number) for number in there.versions],
-            "platform": f"neuroloop_{loaded.kind}",
-            "inputs": [asdict(loaded.signature.input)],
-            "outputs": [asdict(output) for output in loaded.signature.outputs],
-        }
-    )
+async def version_metadata(registry: ModelRegistry, served: Served, model: str, version: Number) -> JsonResponse:
+    """Inputs and outputs of a loaded version."""
+    return await _metadata(registry, served.find(model, version))
 
 
 @router.get("/models/{model}/ready")
+async def model_ready(served: Served, model: str) -> JsonResponse:
+    """Whether a version answers; 409 if none is loaded."""
+    return _ready(served.find(model))
+
+
 @router.get("/models/{model}/versions/{version}/ready")
-async def model_ready(
-    registry: ModelRegistry, served: Served, model: str, version: Number | None = None
-) -> JsonResponse:
-    """Whether a model answers; 409 for one that is not loaded."""
-    await run_in_threadpool(registry.model, model)
-    loaded = served.find(model, version)
-    return JsonResponse({"name": model, "version": str(loaded.number), "ready": True})
+async def version_ready(served: Served, model: str, version: Number) -> JsonResponse:
+    """Whether a version answers; 409 if it is not loaded."""
+    return _ready(served.find(model, version))
 
 
 @router.post("/models/{model}/infer", openapi_extra=INFER_BODY)
-@router.post("/models/{model}/versions/{version}/infer", openapi_extra=INFER_BODY)
 @requires("viewer")  # it changes nothing
-async def infer(
-    request: Request,
-    served: Served,
-    model: str,
-    version: Number | None = None,
-    inference_header_content_length: Annotated[
-        int | None, Header(ge=0, description="bytes of JSON in the body")
-    ] = None,
-) -> Response:
+async def infer(request: Request, served: Served, model: str) -> Response:
     """The answers to a batch: rates (batch, features) for a decoder, stimulus (frames, ...) for an encoder."""
-    loaded = served.find(model, version)
-    asked, inputs = tensors.decode(await request.body(), inference_header_content_length)
-    name = loaded.signature.input.name
-    if list(inputs) != [name]:
-        raise Malformed(f"inputs: model {loaded.key} takes {name!r} alone, got {', '.join(map(repr, inputs))}")
-    outputs = await served.infer(loaded, inputs[name])
-    return _answer(tensors.encode(loaded.model, str(loaded.number), asked, outputs))
+    return await _infer(request, served, served.find(model))
+
+
+@router.post("/models/{model}/versions/{version}/infer", openapi_extra=INFER_BODY)
+@requires("viewer")
+async def infer_version(request: Request, served: Served, model: str, version: Number) -> Response:
+    """As without a version, by this one."""
+    return await _infer(request, served, served.find(model, version))
 
 
 @router.post("/repository/index", openapi_extra=_body(IndexRequest))
@@ -184,12 +178,40 @@ async def unload(served: Served, model: str) -> JsonResponse:
     return JsonResponse({"name": model})
 
 
-def _choose(registry: Any, model: str, wanted: int | str | None) -> Version:
+async def _metadata(registry: Registry, loaded: Loaded) -> JsonResponse:
+    there = await run_in_threadpool(registry.model, loaded.model)
+    return JsonResponse(
+        {
+            "name": loaded.model,
+            "versions": [str(number) for number in there.versions],
+            "platform": f"neuroloop_{loaded.kind}",
+            "inputs": [asdict(loaded.signature.input)],
+            "outputs": [asdict(output) for output in loaded.signature.outputs],
+        }
+    )
+
+
+def _ready(loaded: Loaded) -> JsonResponse:
+    return JsonResponse({"name": loaded.model, "version": str(loaded.number), "ready": True})
+
+
+async def _infer(request: Request, served: Inference, loaded: Loaded) -> Response:
+    length = request.headers.get(JSON_LENGTH)
+    if length is not None and not (length.isascii() and length.isdecimal() and len(length) < 16):
+        raise Malformed(f"{JSON_LENGTH}: expected the bytes of JSON in the body, got {length[:64]!r}")
+    asked, inputs = tensors.decode(await request.body(), None if length is None else int(length))
+    name = loaded.signature.input.name
+    if list(inputs) != [name]:
+        raise Malformed(f"inputs: model {loaded.key} takes {name!r} alone, got {', '.join(map(repr, inputs))}")
+    outputs = await served.infer(loaded, inputs[name])
+    return _answer(tensors.encode(loaded.model, str(loaded.number), asked, outputs))
+
+
+def _choose(registry: Registry, model: str, wanted: int | str | None) -> Version:
     if wanted is None:
         there = registry.model(model)
         wanted = there.aliases.get(CHAMPION, max(there.versions, default=1))
-    version: Version = registry.resolve(model, wanted)
-    return version
+    return registry.resolve(model, wanted)
 
 
 def _answer(encoded: tensors.Encoded) -> Response:

@@ -25,6 +25,7 @@ UPLOAD: dict[str, Any] = {
             "multipart/form-data": {
                 "schema": {
                     "type": "object",
+                    "additionalProperties": False,
                     "required": [WEIGHTS],
                     "properties": {WEIGHTS: _FILE, DOCUMENT: inline_schema(Document)},
                 }
