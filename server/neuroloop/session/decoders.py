@@ -276,13 +276,17 @@ class Decoders:
 
     # What is told
 
-    def _report(self, shadow: Shadow, told: Told) -> None:
+    def _report(self, shadow: Shadow, told: list[Told]) -> None:
         """In a shadow's thread."""
         with suppress(Unavailable):  # the loop is behind by thousands of messages, or has ended: `seq` shows the hole
-            self._post(partial(self._take_report, shadow, told))
+            self._post(partial(self._take_reports, shadow, told))
+
+    def _take_reports(self, shadow: Shadow, told: list[Told]) -> None:
+        """In the loop."""
+        for one in told:
+            self._take_report(shadow, one)
 
     def _take_report(self, shadow: Shadow, told: Told) -> None:
-        """In the loop."""
         if self.shadows.get(shadow.running.name) is not shadow:
             return  # removed meanwhile
         match told:

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from neuroloop.session.running import Fault, RunningDecoder, Taught
 
 QUEUE_LENGTH = 1024
 LESSONS_KEPT = 256  # of a full queue
+LONGEST_UNTOLD_S = 0.02  # a shadow with more to do tells the loop no oftener: each time wakes it
 LATE_BINS = 8  # that the loop itself catches up with at a promotion
 
 FAILED = "decoder failed"
@@ -98,15 +100,15 @@ class Shadow:
         self._session = session
         self._guard = guard
         self._queue: SimpleQueue[Item | None] = SimpleQueue()
-        self._tell: Callable[[Shadow, Told], None]
+        self._tell: Callable[[Shadow, list[Told]], None]
 
-    def begin(self, running: RunningDecoder, tell: Callable[[Shadow, Told], None]) -> None:
+    def begin(self, running: RunningDecoder, tell: Callable[[Shadow, list[Told]], None]) -> None:
         """Start the thread. tell: see `report_to`."""
         self.report_to(tell)
         threading.Thread(target=self._run, args=(running,), name=f"shadow {running.name}", daemon=True).start()
 
-    def report_to(self, tell: Callable[[Shadow, Told], None]) -> None:
-        """tell: called in the thread with each answer, each lesson that failed, and the decoder at its handover."""
+    def report_to(self, tell: Callable[[Shadow, list[Told]], None]) -> None:
+        """tell: called in the thread with answers, lessons that failed, and the decoder at its handover, in order."""
         self._tell = tell
 
     @property
@@ -166,18 +168,22 @@ class Shadow:
         self._queue.put(None)
 
     def _run(self, running: RunningDecoder) -> None:
+        told: list[Told] = []
+        last = perf_counter()
         while (item := self._queue.get()) is not None:
+            handed = isinstance(item, HandOver) and not item.is_cancelled
             if isinstance(item, HandOver):
-                if item.is_cancelled:
-                    continue
-                self._tell(self, Handed(item, running))
-                return
-            if isinstance(item, Replace):
+                if handed:
+                    told.append(Handed(item, running))
+            elif isinstance(item, Replace):
                 running = item.running
-                continue
-            outcome = self.process(running, item)
-            if outcome is not None:
-                self._tell(self, outcome)
+            elif (outcome := self.process(running, item)) is not None:
+                told.append(outcome)
+            if told and (handed or self._queue.empty() or perf_counter() - last > LONGEST_UNTOLD_S):
+                self._tell(self, told)
+                told, last = [], perf_counter()
+            if handed:
+                return
 
     def process(self, running: RunningDecoder, item: Item) -> Answer | Fault | None:
         """By whoever owns the decoder at the time."""

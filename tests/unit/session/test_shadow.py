@@ -57,8 +57,8 @@ def shadow():
     shadow.handed = threading.Event()
 
     def tell(_, told):
-        shadow.told.append(told)
-        if isinstance(told, Handed):
+        shadow.told += told
+        if isinstance(told[-1], Handed):
             shadow.handed.set()
 
     shadow.begin(running, tell)
