@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from starlette.concurrency import run_in_threadpool
 
+from neuroloop.api.decoders import LOAD_TIMEOUT_S, Load, load_decoder
 from neuroloop.api.live import LiveSession, LiveSessions
 from neuroloop.errors import ConfigError
 from neuroloop.registry.registry import Registry
@@ -14,8 +15,6 @@ from neuroloop.signal.weight_files import read_weights
 from neuroloop.training.job import Job
 from neuroloop.training.jobs import Activate
 from neuroloop.training.request import Activation
-
-LOAD_TIMEOUT_S = 65.0  # a decoder of a kind that is new to the session compiles, for which that has 60 s
 
 
 def check(kind: str, activate: Activation) -> None:
@@ -32,21 +31,13 @@ def activate_in(sessions: LiveSessions, registry: Registry) -> Activate:
     async def activate(job: Job) -> str:
         assert job.session is not None
         assert job.version is not None
-        version = await run_in_threadpool(registry.get, job.request.name, job.version)
-        weights = await run_in_threadpool(registry.weights, job.request.name, job.version)
         session = sessions[job.session]
         if job.request.kind == "lrr":
+            weights = await run_in_threadpool(registry.weights, job.request.name, job.version)
             receipt = await _load_rereference(session, weights)
-        else:
-            identity = {"name": version.model, "version": version.version, "digest": version.digest}
-            receipt = await session.process.command(
-                "decoder_load",
-                timeout=LOAD_TIMEOUT_S,
-                model=identity,
-                weights=weights,
-                role=job.activate,
-                state="cold",  # what was fitted is used as it was measured
-            )
+        else:  # cold: what was fitted is used as it was measured
+            fitted = {"model": job.request.name, "version": job.version, "role": job.activate, "state": "cold"}
+            receipt = await load_decoder(session, registry, Load.model_validate(fitted))
         return f"{job.activate} in session {session.name!r} from bin {receipt['bin']} on"
 
     return activate

@@ -14,7 +14,7 @@ from neuroloop.api.errors import JsonResponse
 from neuroloop.api.live import LiveSession, LiveSessions, Session
 from neuroloop.api.models import Models
 from neuroloop.config import Name
-from neuroloop.errors import NeuroloopError
+from neuroloop.errors import NeuroloopError, NotFound
 from neuroloop.registry.documents import Alias, Number, Version
 from neuroloop.registry.registry import Registry
 
@@ -82,26 +82,56 @@ async def remove_shadow(session: Session, name: Annotated[Name, Path()]) -> Json
 
 async def load_decoder(session: LiveSession, registry: Registry, load: Load) -> dict[str, Any]:
     """Have a session exchange a decoder; returns the receipt. Raises NotFound, ModelError, Conflict, Unavailable."""
-    reference = load.version if load.alias is None else load.alias
-    version, weights = await run_in_threadpool(_fetch, registry, load.model, reference)
-    return await _change(
-        session,
-        "decoder_load",
-        timeout=LOAD_TIMEOUT_S,
-        model={"name": version.model, "version": version.version, "digest": version.digest, "alias": load.alias},
-        weights=weights,
-        **load.model_dump(include={"role", "decoder", "state", "reprime_bins"}),
-    )
+    receipt = await _load(session, registry, load)
+    while load.alias is not None and await _is_left_behind(session, registry, load.model, load.alias, receipt):
+        receipt = await _load(session, registry, load.model_copy(update={"decoder": receipt["decoder"]}))
+    return receipt
 
 
-def _fetch(registry: Registry, model: str, reference: int | str | None) -> tuple[Version, bytes]:
-    version = registry.resolve(model, reference or 0)
-    return version, registry.weights(version.model, version.version)
+async def _load(session: LiveSession, registry: Registry, load: Load) -> dict[str, Any]:
+    reference = load.alias or load.version or 0
+    held: list[tuple[str, int]] = []  # may not be deleted before the session's status names it
+
+    def hold(version: Version) -> None:
+        held.append((version.model, version.version))
+        session.loading.append(held[0])
+
+    try:
+        version = await run_in_threadpool(registry.hold, load.model, reference, hold)
+        weights = await run_in_threadpool(registry.weights, version.model, version.version)
+        return await _change(
+            session,
+            "decoder_load",
+            timeout=LOAD_TIMEOUT_S,
+            model={"name": version.model, "version": version.version, "digest": version.digest, "alias": load.alias},
+            weights=weights,
+            **load.model_dump(include={"role", "decoder", "state", "reprime_bins"}),
+        )
+    finally:
+        for one in held:
+            session.loading.remove(one)
+
+
+async def _is_left_behind(
+    session: LiveSession, registry: Registry, model: str, alias: str, receipt: dict[str, Any]
+) -> bool:
+    """Whether the alias moved while what it meant before was loaded: nobody saw a follower then."""
+    loaded = (receipt["decoder"], model, receipt["current"]["version"], alias)
+    if loaded not in (
+        (found["name"], found["model"]["name"], found["model"]["version"], found["loaded"]["alias"])
+        for found in _decoders(session)
+    ):
+        return False  # another one is in its place by now
+    try:
+        meant = await run_in_threadpool(registry.resolve, model, alias)
+    except NotFound:
+        return False  # the alias was deleted; what sessions use stays
+    return bool(meant.version != receipt["current"]["version"])
 
 
 async def _change(session: LiveSession, command: str, timeout: float = 5.0, **arguments: Any) -> dict[str, Any]:
     receipt: dict[str, Any] = await session.process.command(command, timeout=timeout, **arguments)
-    session.hub.status = await session.process.command("status")  # what it uses now may not be deleted from now on
+    session.hub.note_status(await session.process.command("status"))  # what it uses now may not be deleted
     return receipt
 
 
@@ -110,7 +140,10 @@ def install(app: FastAPI) -> None:
 
     def used_by(model: str, number: int) -> str | None:
         for session in app.state.sessions.all():
-            if any((m["name"], m["version"]) == (model, number) for m in _in_use(session)):
+            if session.process.was_found and session.process.state == "starting":
+                return f"session {session.name!r}, perhaps: it was found running and has not said yet what it uses"
+            on_its_way = (model, number) in session.loading  # asked before the status, which has it after this
+            if on_its_way or any((m["name"], m["version"]) == (model, number) for m in _in_use(session)):
                 return f"session {session.name!r}"
         return None
 

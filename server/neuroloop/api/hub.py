@@ -39,7 +39,12 @@ class Hub:
         if message.topic == "events":
             self.events.append(message.map)
         elif message.topic == "status":
-            self.status = message.map
+            self.note_status(message.map)
+
+    def note_status(self, status: dict[str, Any]) -> None:
+        """Keep what a session says of itself, unless it has said something newer: there are two ways here."""
+        if self.status is None or status["time"] >= self.status["time"]:
+            self.status = status
 
     def check_resumption(self, seq: int) -> None:
         """Raise Conflict if bin `seq` is in the future, Unavailable while nothing is known of this session."""

@@ -41,6 +41,7 @@ class LiveSession:
         self.process = SessionProcess(
             settings, lsl, self._receive, self._report_failure, program, run_folder, outlive_s
         )
+        self.loading: list[tuple[str, int]] = []  # models and versions on their way to it; threads append
         self._fits: OrderedDict[str, dict[str, Any]] = OrderedDict()
 
     @property

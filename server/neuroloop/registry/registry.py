@@ -109,9 +109,17 @@ class Registry:
     def resolve(self, model: str, reference: int | str) -> Version:
         """The version that a number or an alias means now. Raises NotFound."""
         with self.database.reading() as connection:
-            if isinstance(reference, int) or reference.isdecimal():
-                return _get(connection, model, int(reference))
-            return _get(connection, model, _target(connection, model, reference))
+            return _resolve(connection, model, reference)
+
+    def hold(self, model: str, reference: int | str, hold: Callable[[Version], None]) -> Version:
+        """The version that a number or an alias means now, given to `hold` while nobody can delete it.
+
+        What `hold` notes is seen by the `used_by` of every deletion after it. Raises NotFound.
+        """
+        with self.database.writing(model) as connection:
+            version = _resolve(connection, model, reference)
+            hold(version)
+            return version
 
     def weights(self, model: str, number: int) -> bytes:
         """The file of a version, to the bit. Raises NotFound; RegistryError where the file is missing or damaged."""
@@ -209,6 +217,12 @@ def _get(connection: Connection, model: str, number: int) -> Version:
     there = _model(connection, model).versions
     listed = ", ".join(map(str, there[-20:])) or "none"
     raise NotFound(f"model {model!r} has no version {number}; it has: {'..., ' * (len(there) > 20)}{listed}")
+
+
+def _resolve(connection: Connection, model: str, reference: int | str) -> Version:
+    if isinstance(reference, int) or reference.isdecimal():
+        return _get(connection, model, int(reference))
+    return _get(connection, model, _target(connection, model, reference))
 
 
 def _target(connection: Connection, model: str, alias: str) -> int:

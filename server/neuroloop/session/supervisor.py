@@ -93,6 +93,11 @@ class SessionProcess:
         self._directory: Path | None = None
         self._changing = asyncio.Lock()
 
+    @property
+    def was_found(self) -> bool:
+        """Whether a server before this one started it, so that it may be anywhere in its life."""
+        return isinstance(self._process, AdoptedProcess)
+
     async def start(self) -> None:
         """Start the process; `ready` is set when it answers and its results arrive. One that can't start has failed."""
         async with self._changing:

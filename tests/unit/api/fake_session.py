@@ -68,6 +68,7 @@ class FakeSession:
             "session": name,
             "state": self.state,
             "seq": self.seq,
+            "time": time.monotonic(),
             "stream": {"state": "searching", "name": stream["name"]},
         }
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from neuroloop.api.activation import activate_in
+from neuroloop.api.hub import Hub
 from neuroloop.models import decoder_files
 from neuroloop.models.base import make_decoder
 from neuroloop.registry.registry import Registry
@@ -21,7 +22,9 @@ class Process:
     def __init__(self) -> None:
         self.told: list[tuple[str, dict[str, Any]]] = []
 
-    async def command(self, name: str, timeout: float, **arguments: Any) -> dict[str, Any]:
+    async def command(self, name: str, timeout: float = 5.0, **arguments: Any) -> dict[str, Any]:
+        if name == "status":
+            return {"time": 1.0}
         self.told.append((name, arguments))
         return {"bin": 41}
 
@@ -37,7 +40,7 @@ def activate(registry: Registry, kind: str, weights: bytes, role: str) -> tuple[
     request = FitRequest.model_validate({"name": "reach", "kind": kind, "source": {"arrays": "a.npz"}})
     job = Job(id="one", request=request, activate=role, session="demo", version=version.version)
     process = Process()
-    sessions: Any = {"demo": SimpleNamespace(name="demo", process=process)}
+    sessions: Any = {"demo": SimpleNamespace(name="demo", process=process, hub=Hub(), loading=[])}
     outcome = asyncio.run(activate_in(sessions, registry)(job))
     ((command, arguments),) = process.told
     return outcome, command, arguments
@@ -48,7 +51,8 @@ def test_a_session_loads_a_decoder_with_the_identity_that_the_registry_knows(reg
     outcome, command, arguments = activate(registry, "maxrate", weights, "shadow")
     assert outcome == "shadow in session 'demo' from bin 41 on"
     assert (command, arguments["role"], arguments["weights"]) == ("decoder_load", "shadow", weights)
-    assert arguments["model"] == {"name": "reach", "version": 1, "digest": registry.get("reach", 1).digest}
+    identity = {"name": "reach", "version": 1, "digest": registry.get("reach", 1).digest}
+    assert (arguments["model"], arguments["state"]) == (identity | {"alias": None}, "cold")
 
 
 def test_a_session_loads_rereferencing_weights_with_their_channels(registry: Registry) -> None:
