@@ -63,6 +63,8 @@ class LiveSession:
                 f"resume_from, or with run={self.process.run}"
             )
         if seq is not None:
+            if self.process.state == "starting":
+                raise Unavailable(f"session {self.name!r} tells what it has kept; try again when /readyz says so")
             self.hub.check_resumption(seq)
 
     async def status(self) -> dict[str, Any]:

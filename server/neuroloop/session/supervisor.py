@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -71,7 +72,8 @@ class SessionProcess:
         self.state: Literal["starting", "ready", "failed", "ended"] = "starting"
         self.failure: Failure | None = None
         self.ready = asyncio.Event()
-        self._result_seen = asyncio.Event()
+        self._status_came = asyncio.Event()
+        self._told_until = -math.inf  # LSL time of the last status among the results
         self._run_folder = run_folder
         self._settings = settings.model_dump(mode="json")
         self._first_line = {
@@ -211,16 +213,20 @@ class SessionProcess:
 
     def _receive_result(self, frames: list[bytes]) -> None:
         topic, payload = frames
-        self._result_seen.set()
+        if topic == b"status":
+            self._told_until = msgpack.unpackb(payload)["time"]
+            self._status_came.set()
         self._on_message(topic.decode(), payload)
 
     async def _await_ready(self) -> None:
         with contextlib.suppress(Unavailable):
-            status = await self._request({"command": "status"}, None)
-            while not self._result_seen.is_set():  # nothing that is published after the first result is lost
-                status = await self._request({"command": "status"}, None)  # is published, too
+            status = await self._request({"command": "status"}, None)  # is published, too, after everything before it
+            until = status["time"]
+            while self.state == "starting" and self._told_until < until:
+                self._status_came.clear()
+                status = await self._request({"command": "status"}, None)
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._result_seen.wait(), RESULT_WAIT_S)
+                    await asyncio.wait_for(self._status_came.wait(), RESULT_WAIT_S)
             if self.state == "starting":
                 self.state = "ready"
                 self._on_message("status", msgpack.packb(status))
@@ -236,7 +242,7 @@ class SessionProcess:
         self._fail(Failure(detail, exit_code, log.lines))
 
     def _fail(self, failure: Failure) -> None:
-        self._result_seen.set()
+        self._status_came.set()
         for reply in self._pending.values():
             if not reply.done():
                 reply.set_exception(Unavailable(failure.detail))
