@@ -59,9 +59,9 @@ def test_a_session_is_made_watched_taught_and_given_another_decoder(decoding, tm
     assert neuroloop("sessions", "create", str(session)).stdout == "demo\n"
     while neuroloop("sessions", "list").stdout != "demo\trunning\n":
         pass
-    seen = neuroloop("labels", "watch", "demo", "--count", "5").stdout.splitlines()
+    seen = neuroloop("labels", "watch", "demo", "--count", "30").stdout.splitlines()
     numbers = [int(line.split("\t")[0]) for line in seen]
-    assert numbers == list(range(numbers[0], numbers[0] + 5))
+    assert numbers == list(range(numbers[0], numbers[0] + 30))
     assert json.loads(neuroloop("labels", "send", "demo", "left").stdout)["label"] == "left"
     unknown = neuroloop("labels", "send", "demo", "up")
     assert unknown.returncode == 1

@@ -55,7 +55,18 @@ def test_every_answer_is_described_none_is_a_fault_of_the_server_and_the_session
             while not (http.get("/v1/sessions/demo/predictions").json().get("predictions")):
                 assert server.poll() is None
             command = ["--config-file", str(SETTINGS), "run", f"{url}/openapi.json", "--checks", "all"]
-            limits = ["--max-examples", "5", "--workers", "2", "--continue-on-failure", "--seed", "1", "--no-color"]
+            limits = [
+                "--max-examples",
+                "5",
+                "--workers",
+                "2",
+                "--request-timeout",
+                "30",
+                "--continue-on-failure",
+                "--seed",
+                "1",
+                "--no-color",
+            ]
             arguments = [sys.executable, "-m", "schemathesis.cli", *command, *limits]
             ran = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, timeout=390)
             assert ran.returncode == 0, ran.stdout[-8000:] + ran.stderr[-2000:]
