@@ -31,8 +31,10 @@ class LoopSocket:
             frames = self._socket.recv_multipart(zmq.NOBLOCK)
         except zmq.Again:
             return
-        self._receive(frames)
-        self._loop.call_soon(self.drain)  # the next message comes after the tasks that this one has woken
+        try:
+            self._receive(frames)
+        finally:  # an error is of one message; without this, none would ever be read again
+            self._loop.call_soon(self.drain)  # the next message comes after the tasks that this one has woken
 
     def send(self, frames: Sequence[bytes]) -> None:
         self._socket.send_multipart(frames, zmq.NOBLOCK)

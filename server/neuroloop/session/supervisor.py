@@ -32,6 +32,7 @@ from neuroloop.session.loop_socket import LoopSocket
 SESSION_PROGRAM = (sys.executable, "-m", "neuroloop.session")
 IN_FLIGHT_LIMIT = 64
 RESULT_WAIT_S = 0.05
+ASK_AGAIN_S = 5.0
 LOG = "stderr.log"
 
 ERRORS = {error.__name__: error for error in NeuroloopError.__subclasses__()}
@@ -182,7 +183,7 @@ class SessionProcess:
             await asyncio.gather(*self._tasks, return_exceptions=True)
             self._close()
 
-    async def _request(self, message: dict[str, Any], timeout: float | None) -> Any:
+    async def _request(self, message: dict[str, Any], timeout: float) -> Any:
         if len(self._pending) >= IN_FLIGHT_LIMIT:
             raise Unavailable(f"session {self.name!r}: {IN_FLIGHT_LIMIT} commands wait for an answer; try again later")
         assert self._commands is not None
@@ -219,18 +220,21 @@ class SessionProcess:
         self._on_message(topic.decode(), payload)
 
     async def _await_ready(self) -> None:
-        with contextlib.suppress(Unavailable):
-            status = await self._request({"command": "status"}, None)  # is published, too, after everything before it
-            until = status["time"]
-            while self.state == "starting" and self._told_until < until:
-                self._status_came.clear()
-                status = await self._request({"command": "status"}, None)
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._status_came.wait(), RESULT_WAIT_S)
-            if self.state == "starting":
-                self.state = "ready"
-                self._on_message("status", msgpack.packb(status))
-                self.ready.set()
+        until = math.inf  # the status that it answers first is published, too, after everything before it
+        while self.state == "starting" and self._told_until < until:
+            self._status_came.clear()
+            try:
+                status = await self._request({"command": "status"}, ASK_AGAIN_S)
+            except Unavailable:  # it has ended, or takes long to start, or the question was lost with a connection
+                await asyncio.sleep(RESULT_WAIT_S)
+                continue
+            until = min(until, status["time"])
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._status_came.wait(), RESULT_WAIT_S)
+        if self.state == "starting":
+            self.state = "ready"
+            self._on_message("status", msgpack.packb(status))
+            self.ready.set()
 
     async def _await_exit(self, process: asyncio.subprocess.Process | AdoptedProcess, log: LogTail) -> None:
         follow = asyncio.create_task(log.follow(), name=f"{self.name}: log")

@@ -1,6 +1,6 @@
 """A session process without a stream: it speaks the protocol, predicts on a timer, and misbehaves when told to.
 
-Labels that make it misbehave: `die` ends it, `hang` is never answered.
+Labels that make it misbehave: `die` ends it, `hang` is never answered. One named `deaf` never hears the first command.
 """
 
 import argparse
@@ -152,6 +152,8 @@ def main() -> None:
     results.bind(options.results)
     session = FakeSession(settings, results)
     next_tick = time.monotonic()
+    if settings["name"] == "deaf":
+        commands.recv_multipart()
     while True:
         if commands.poll(max(0, 1000 * (next_tick - time.monotonic()))):
             identity, request_id, payload = commands.recv_multipart()

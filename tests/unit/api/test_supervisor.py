@@ -20,8 +20,8 @@ STUBBORN = "import os, signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); os
 class Supervised:
     """A session process and what it has reported."""
 
-    def __init__(self, program: Sequence[str] = FAKE) -> None:
-        settings = {"name": "demo", "stream": {"name": "x"}, "classes": ["left", "right"], "bin_ms": 5}
+    def __init__(self, program: Sequence[str] = FAKE, name: str = "demo") -> None:
+        settings = {"name": name, "stream": {"name": "x"}, "classes": ["left", "right"], "bin_ms": 5}
         self.messages: list[tuple[str, dict[str, Any]]] = []
         self.failures: list[Failure] = []
         self.process = SessionProcess(
@@ -32,9 +32,9 @@ class Supervised:
         self.messages.append((topic, msgpack.unpackb(packed)))
 
 
-def supervise(use: Callable[[Supervised], Awaitable[Any]], program: Sequence[str] = FAKE) -> Any:
+def supervise(use: Callable[[Supervised], Awaitable[Any]], program: Sequence[str] = FAKE, name: str = "demo") -> Any:
     async def run() -> Any:
-        supervised = Supervised(program)
+        supervised = Supervised(program, name)
         await supervised.process.start()
         try:
             if program is FAKE:
@@ -49,6 +49,15 @@ def supervise(use: Callable[[Supervised], Awaitable[Any]], program: Sequence[str
 async def until(condition: Callable[[], Any]) -> None:
     while not condition():
         await asyncio.sleep(0.005)
+
+
+def test_a_question_that_was_lost_while_it_started_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("neuroloop.session.supervisor.ASK_AGAIN_S", 0.5)
+
+    async def use(supervised: Supervised) -> Any:
+        return await supervised.process.command("status")
+
+    assert supervise(use, name="deaf")["state"] == "running"
 
 
 def test_a_command_gives_the_result_or_the_error_that_the_session_names() -> None:
