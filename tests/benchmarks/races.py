@@ -8,7 +8,6 @@ version that the session uses is there, to the digest; what follows an alias is 
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
 import sys
 import tempfile
@@ -27,13 +26,13 @@ import httpx
 import numpy as np
 import pylsl
 from tests.benchmarks.rivals import ALIASES, CHANNEL_COUNT, MODELS, Rival, Told, files
+from tests.processes import serving, wait_until, write_config
 
 from neuroloop_client import Client
 
 SRATE = 1000
 CHUNK = 20  # samples: one bin
 SESSION = "raced"
-PATIENCE_S = 60.0
 
 
 @dataclass
@@ -108,14 +107,6 @@ def subscribed(client: Client, session: str) -> Iterator[list[int]]:
         live.close()
 
 
-def until(condition: Any, what: str) -> None:
-    end = time.monotonic() + PATIENCE_S
-    while not condition():
-        if time.monotonic() > end:
-            raise SystemExit(f"{what} did not come within {PATIENCE_S:g} s")
-        time.sleep(0.05)
-
-
 def deleted(http: httpx.Client, status: dict[str, Any]) -> Iterator[str]:
     """What the session uses, or can return to, and the registry lacks."""
     for decoder in status["decoders"]:
@@ -148,38 +139,31 @@ def measure(folder: Path, seconds: float, rivals: int = 2) -> Outcome:
     name = f"races-{uuid.uuid4().hex[:8]}"
     session = {"name": SESSION, "stream": {"source_id": name}, "front_end": {"kind": "counts"}, "window": 5}
     session |= {"classes": ["a", "b"], "outlets": {"enabled": False}}
-    config = folder / "server.yaml"
-    config.write_text(json.dumps({"port": 0, "folder": str(folder / "data"), "sessions": [session]}))
+    config = write_config(folder, sessions=[session])
     weights = files()
-    neuroloop = (sys.executable, "-m", "neuroloop")
+    verify = (sys.executable, "-m", "neuroloop", "registry", "verify", str(config))
     with (
         counts(name),
-        subprocess.Popen([*neuroloop, "serve", str(config)], stdout=subprocess.PIPE, text=True) as server,
+        serving(config) as (url, _),
+        httpx.Client(base_url=url, timeout=70) as http,
+        Client(url) as client,
     ):
-        try:
-            assert server.stdout is not None
-            url = server.stdout.readline().split()[-1]
-            with httpx.Client(base_url=url, timeout=70) as http, Client(url) as client:
-                for model in MODELS:
-                    http.post(f"/v1/models/{model}/versions", content=weights[0]).raise_for_status()
-                status = f"/v1/sessions/{SESSION}/status"
-                until(lambda: http.get(status).json().get("bins", 0) > 10, "bins")
-                with subscribed(client, SESSION) as seqs, ThreadPoolExecutor(rivals) as pool:
-                    until(lambda: seqs, "a prediction")
-                    racing = [Rival(http, SESSION, weights, seed) for seed in range(rivals)]
-                    list(pool.map(lambda rival: rival.change_everything(seconds), racing))
-                    unmet = list(deleted(http, http.get(status).json()))
-                    point_aliases(http, weights[0])
-                    list(pool.map(lambda rival: rival.follow_aliases(seconds / 4), racing))
-                    last = http.get(status).json()
-                    unmet += astray(http, last)
-                    until(lambda: seqs[-1] >= last["seq"], "the last bins")
-                verified = subprocess.run(
-                    [*neuroloop, "registry", "verify", str(config)], capture_output=True, text=True, check=False
-                )
-                return Outcome([rival.told for rival in racing], seqs, last, unmet, verified)
-        finally:
-            server.terminate()
+        for model in MODELS:
+            http.post(f"/v1/models/{model}/versions", content=weights[0]).raise_for_status()
+        status = f"/v1/sessions/{SESSION}/status"
+        wait_until(lambda: http.get(status).json().get("bins", 0) > 10, "bins")
+        with subscribed(client, SESSION) as seqs, ThreadPoolExecutor(rivals) as pool:
+            wait_until(lambda: seqs, "a prediction")
+            racing = [Rival(http, SESSION, weights, seed) for seed in range(rivals)]
+            list(pool.map(lambda rival: rival.change_everything(seconds), racing))
+            unmet = list(deleted(http, http.get(status).json()))
+            point_aliases(http, weights[0])
+            list(pool.map(lambda rival: rival.follow_aliases(seconds / 4), racing))
+            last = http.get(status).json()
+            unmet += astray(http, last)
+            wait_until(lambda: seqs[-1] >= last["seq"], "the last bins")
+        verified = subprocess.run(verify, capture_output=True, text=True, check=False)
+        return Outcome([rival.told for rival in racing], seqs, last, unmet, verified)
 
 
 def table(answers: Counter[tuple[str, int]]) -> str:

@@ -5,8 +5,6 @@ import json
 import os
 import pickle
 import signal
-import subprocess
-import sys
 import threading
 import time
 import uuid
@@ -18,6 +16,7 @@ import numpy as np
 import pytest
 from jsonschema import Draft202012Validator
 from tests.integration.conftest import Source
+from tests.processes import serving, wait_until, write_config
 from websockets.sync.client import connect
 
 from neuroloop_client import Client, NeuroloopClientError
@@ -34,25 +33,13 @@ BANDPOWER = {
 }
 
 
-def wait_until(condition, what):
-    end = time.monotonic() + PATIENCE_S
-    while not (found := condition()):
-        assert time.monotonic() < end, f"{what} did not come within {PATIENCE_S:g} s"
-    return found
-
-
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     """A server without sessions: its address and its process."""
-    config = tmp_path_factory.mktemp("server") / "server.yaml"
-    config.write_text("port: 0\n")
-    command = [sys.executable, "-m", "neuroloop", "serve", str(config)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        line = process.stdout.readline()
-        assert line.startswith("neuroloop listening on http://127.0.0.1:")
-        yield line.rpartition(" ")[2].strip(), process
-        process.terminate()
-        assert process.wait(20) == 0
+    with serving(write_config(tmp_path_factory.mktemp("server"))) as (url, process):
+        assert url.startswith("http://127.0.0.1:")
+        yield url, process
+    assert process.returncode == 0
 
 
 @pytest.fixture(scope="module")

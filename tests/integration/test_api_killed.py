@@ -1,10 +1,7 @@
 """The API process is killed while models are uploaded, a fit runs and a session decodes; another one is started."""
 
 import json
-import subprocess
-import sys
 import threading
-from contextlib import contextmanager
 from hashlib import sha256
 
 import httpx
@@ -12,9 +9,9 @@ import numpy as np
 import pytest
 from tests.benchmarks.races import counts
 from tests.integration.models import trained, weights
-from tests.integration.test_api import wait_until
 from tests.integration.test_fits import ask, is_gone, running
 from tests.integration.test_models import verify
+from tests.processes import serving, wait_until, write_config
 from tests.unit.registry.conftest import weights_of
 
 from neuroloop_client import Client
@@ -22,17 +19,6 @@ from neuroloop_client import Client
 SESSION = "survivor"
 UPLOADERS = 3
 FIT = {"name": "fitted", "kind": "maxrate", "classes": ["left", "right", "up"]}
-
-
-@contextmanager
-def serving(config):
-    """A server, killed at the end: its address and its process."""
-    command = [sys.executable, "-m", "neuroloop", "serve", str(config)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            yield process.stdout.readline().split()[-1], process
-        finally:
-            process.kill()
 
 
 def upload(url, seed, acknowledged):
@@ -53,11 +39,8 @@ def config(tmp_path, unique_name):
     """A server whose session receives a stream, and goes on for a minute without the server."""
     session = {"name": SESSION, "stream": {"source_id": unique_name}, "front_end": {"kind": "counts"}, "window": 5}
     session |= {"classes": ["a", "b"], "outlets": {"enabled": False}}
-    path = tmp_path / "server.yaml"
-    settings = {"port": 0, "folder": str(tmp_path / "data"), "sessions": [session], "outlive_s": 60}
-    path.write_text(json.dumps(settings))
     with counts(unique_name):
-        yield path
+        yield write_config(tmp_path, sessions=[session], outlive_s=60)
 
 
 @pytest.fixture

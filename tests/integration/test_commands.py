@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import yaml
 from tests.integration.conftest import COUNTS, ones, streaming
+from tests.processes import serving, wait_until, write_config
 
 from neuroloop.models import decoder_files
 from neuroloop.models.maxrate import MaxRate
@@ -33,15 +34,10 @@ def decoding(tmp_path, open_source, unique_name):
         while not stop.wait(10 / SRATE):
             source.push(ones(10))
 
-    config = tmp_path / "server.yaml"
-    config.write_text(yaml.safe_dump({"port": 0, "folder": str(tmp_path / "data")}))
-    program = [sys.executable, "-m", "neuroloop", "serve", str(config)]
-    with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as server, streaming(push):
-        try:
-            yield server.stdout.readline().rpartition(" ")[2].strip(), settings
-        finally:
-            server.terminate()
-        assert server.wait(30) == 0
+    with streaming(push):
+        with serving(write_config(tmp_path)) as (url, server):
+            yield url, settings
+        assert server.returncode == 0
 
 
 def test_a_session_is_made_watched_taught_and_given_another_decoder(decoding, tmp_path):
@@ -57,8 +53,7 @@ def test_a_session_is_made_watched_taught_and_given_another_decoder(decoding, tm
         return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
     assert neuroloop("sessions", "create", str(session)).stdout == "demo\n"
-    while neuroloop("sessions", "list").stdout != "demo\trunning\n":
-        pass
+    wait_until(lambda: neuroloop("sessions", "list").stdout == "demo\trunning\n", "the session")
     seen = neuroloop("labels", "watch", "demo", "--count", "30").stdout.splitlines()
     numbers = [int(line.split("\t")[0]) for line in seen]
     assert numbers == list(range(numbers[0], numbers[0] + 30))

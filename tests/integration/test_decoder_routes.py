@@ -1,8 +1,5 @@
 """Decoders out of the registry into a running session, over HTTP, and back."""
 
-import json
-import subprocess
-import sys
 import threading
 
 import httpx
@@ -10,7 +7,7 @@ import numpy as np
 import pytest
 from tests.integration.conftest import Source
 from tests.integration.models import LEFT, trained, weights
-from tests.integration.test_api import wait_until
+from tests.processes import serving, wait_until, write_config
 
 from neuroloop_client import Client
 
@@ -30,26 +27,23 @@ def http(tmp_path_factory):
     name = f"swaps-{folder.name}-{id(folder)}"
     session = {"name": "swaps", "stream": {"source_id": name}, "front_end": {"kind": "counts"}, "window": 5}
     session |= {"classes": ["a", "b"], "outlets": {"enabled": False}}
-    config = folder / "server.yaml"
-    config.write_text(json.dumps({"port": 0, "folder": str(folder / "data"), "sessions": [session]}))
-    command = [sys.executable, "-m", "neuroloop", "serve", str(config)]
     source, stop = Source(name), threading.Event()
     thread = threading.Thread(target=stream, args=(source, stop))
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        thread.start()
-        try:
-            url = process.stdout.readline().rpartition(" ")[2].strip()
-            with httpx.Client(base_url=url, timeout=70) as client:
-                for lessons in (3, 4, 5):
-                    added = client.post("/v1/models/reach/versions", content=weights(trained(lessons=lessons)))
-                    assert added.status_code == 201, added.text
-                wait_until(lambda: client.get("/v1/sessions/swaps/status").json().get("bins", 0) > 10, "bins")
-                yield client
-        finally:
-            process.terminate()
-            stop.set()
-            thread.join()
-            source.close()
+    thread.start()
+    try:
+        with (
+            serving(write_config(folder, sessions=[session])) as (url, _),
+            httpx.Client(base_url=url, timeout=70) as client,
+        ):
+            for lessons in (3, 4, 5):
+                added = client.post("/v1/models/reach/versions", content=weights(trained(lessons=lessons)))
+                assert added.status_code == 201, added.text
+            wait_until(lambda: client.get("/v1/sessions/swaps/status").json().get("bins", 0) > 10, "bins")
+            yield client
+    finally:
+        stop.set()
+        thread.join()
+        source.close()
 
 
 def test_a_version_is_put_in_and_the_version_before_comes_back(http):

@@ -4,20 +4,18 @@ import io
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
 from contextlib import contextmanager
 
 import httpx
 import numpy as np
 import pytest
+from tests import processes
 from tests.integration.conftest import ALL, COUNTS, streaming
+from tests.processes import wait_until
 
 from neuroloop.training.job import load
 from neuroloop_sources import SimulatorSettings, run
 
-PATIENCE_S = 90.0
 ASKED = {"name": "reach", "kind": "maxrate", "classes": ["left", "right", "up"], "window": 5}
 ENDED = {"done", "failed", "cancelled", "interrupted"}
 
@@ -28,26 +26,12 @@ def npz(**arrays):
     return buffer.getvalue()
 
 
-def wait_until(condition, what):
-    end = time.monotonic() + PATIENCE_S
-    while not (found := condition()):
-        assert time.monotonic() < end, f"{what} did not come within {PATIENCE_S:g} s"
-    return found
-
-
 @contextmanager
 def serving(folder, **more):
     """A server whose folder this is: a client of it, and its process."""
-    config = folder / "server.yaml"
-    config.write_text(json.dumps({"port": 0, "folder": str(folder), **more}))
-    command = [sys.executable, "-m", "neuroloop", "serve", str(config)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        url = process.stdout.readline().rpartition(" ")[2].strip()
-        try:
-            with httpx.Client(base_url=url, timeout=30) as http:
-                yield http, process
-        finally:
-            process.terminate()
+    config = processes.write_config(folder, **more)
+    with processes.serving(config) as (url, process), httpx.Client(base_url=url, timeout=30) as http:
+        yield http, process
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +43,7 @@ def folder(tmp_path_factory):
 def server(folder):
     with serving(folder) as (http, process):
         yield http
-        process.terminate()
-        assert process.wait(20) == 0
+    assert process.returncode == 0
 
 
 @pytest.fixture(scope="module")
@@ -196,7 +179,7 @@ def test_a_result_is_used_in_a_session_if_it_is_good_enough(server, headset):
 
 
 def test_weights_are_fitted_from_a_recording_of_the_server(server, folder):
-    recordings = folder / "recordings"
+    recordings = folder / "data" / "recordings"
     recordings.mkdir()
     samples = np.random.default_rng(1).standard_normal((2, 4000)) + np.random.default_rng(2).standard_normal(4000) * 5
     one = {"run_start_sample": [0], "event_sample": [0], "event_label": [0], "label_names": ["start"]}
@@ -222,7 +205,7 @@ def test_fits_are_interrupted_when_the_server_is_killed_and_their_process_ends(t
         process.send_signal(signal.SIGKILL)
         process.wait()
     wait_until(lambda: is_gone(job["pid"]), "the end of the fit process")
-    assert load(tmp_path / "fits" / job["id"]).state == "running"
+    assert load(tmp_path / "data" / "fits" / job["id"]).state == "running"
     with serving(tmp_path) as (http, _):
         assert http.get(path).json()["state"] == "interrupted"
         assert ended(http, waiting)["state"] == "done"

@@ -1,7 +1,6 @@
 """The model registry of real servers that share it, and that die."""
 
 import hashlib
-import json
 import subprocess
 import sys
 import threading
@@ -9,6 +8,7 @@ from contextlib import contextmanager
 
 import httpx
 import pytest
+from tests import processes
 from tests.unit.registry.conftest import weights_of
 
 from neuroloop.registry.registry import Registry
@@ -16,22 +16,14 @@ from neuroloop.registry.registry import Registry
 
 @pytest.fixture
 def config(tmp_path):
-    path = tmp_path / "server.yaml"
-    path.write_text(json.dumps({"port": 0, "folder": str(tmp_path / "data")}))
-    return path
+    return processes.write_config(tmp_path)
 
 
 @contextmanager
 def serving(config):
     """A server: a client of it, and its process."""
-    command = [sys.executable, "-m", "neuroloop", "serve", str(config)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        url = process.stdout.readline().rpartition(" ")[2].strip()
-        try:
-            with httpx.Client(base_url=url, timeout=30) as http:
-                yield http, process
-        finally:
-            process.kill()
+    with processes.serving(config) as (url, process), httpx.Client(base_url=url, timeout=30) as http:
+        yield http, process
 
 
 def verify(config, *options):

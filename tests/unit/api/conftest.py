@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
+from tests.processes import wait_until
 from websockets.sync.client import ClientConnection, connect
 
 FAKE_SERVER = Path(__file__).with_name("fake_server.py")
@@ -21,13 +21,6 @@ def settings_of(name: str, **more: Any) -> dict[str, Any]:
     decoders = [{"name": "main"}, {"name": "other", "role": "shadow"}]
     stream = {"name": f"{name}-stream"}
     return {"name": name, "stream": stream, "classes": ["left", "right"], "decoders": decoders, "bin_ms": 10, **more}
-
-
-def wait(condition: Callable[[], Any]) -> None:
-    """Return when the condition holds; each look at it is a request, which is pause enough."""
-    end = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
 
 
 @contextmanager
@@ -47,11 +40,6 @@ def session_settings() -> Callable[..., dict[str, Any]]:
 
 
 @pytest.fixture
-def wait_until() -> Callable[[Callable[[], Any]], None]:
-    return wait
-
-
-@pytest.fixture
 def running_server() -> Callable[..., AbstractContextManager[Server]]:
     """Starts a server of the test's own: its address, empty if it did not come up, and its process."""
     return serve
@@ -60,7 +48,7 @@ def running_server() -> Callable[..., AbstractContextManager[Server]]:
 @pytest.fixture(scope="module")
 def server_url() -> Iterator[str]:
     with serve(settings_of("demo")) as (url, _), httpx.Client(base_url=url) as http:
-        wait(lambda: http.get("/readyz").is_success)
+        wait_until(lambda: http.get("/readyz").is_success)
         yield url
 
 
@@ -74,7 +62,7 @@ def http(server_url: str) -> Iterator[httpx.Client]:
 def new_session(http: httpx.Client, unique_name: str) -> Iterator[str]:
     """The name of a session that only this test uses; its process answers."""
     assert http.post("/v1/sessions", json=settings_of(unique_name)).status_code == 201
-    wait(lambda: http.get(f"/v1/sessions/{unique_name}").json()["state"] == "running")
+    wait_until(lambda: http.get(f"/v1/sessions/{unique_name}").json()["state"] == "running")
     yield unique_name
     http.delete(f"/v1/sessions/{unique_name}")
 

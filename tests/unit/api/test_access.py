@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
+from tests.processes import wait_until
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
@@ -99,10 +100,10 @@ def tokens(folder: Path) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def guarded(tokens: dict[str, str], folder: Path, request: pytest.FixtureRequest) -> Iterator[str]:
     """The address of a server with a token of each role."""
-    from .conftest import serve, settings_of, wait
+    from .conftest import serve, settings_of
 
     with serve(settings_of("demo"), folder=str(folder)) as (url, _):
-        wait(lambda: httpx.get(f"{url}/readyz").is_success)
+        wait_until(lambda: httpx.get(f"{url}/readyz").is_success)
         yield url
 
 

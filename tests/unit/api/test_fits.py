@@ -42,7 +42,7 @@ def upload(http: httpx.Client, document: Any, arrays: bytes, query: str = "") ->
         (ASKED, npz(**ARRAYS), "?activate=active&session=nobody", 404, "nobody"),
         (ASKED | {"kind": "lrr"}, b"", "?activate=shadow&session=demo", 422, "weights have no shadow"),
         (ASKED | {"kind": "lnp"}, b"", "?activate=active&session=demo", 422, "no session runs encoders"),
-        (ASKED | {"parent": 9}, npz(**ARRAYS), "", 404, "no model 'reach'"),
+        ({"name": "orphan", "kind": "maxrate", "parent": 9}, npz(**ARRAYS), "", 404, "no model 'orphan'"),
         (ASKED, npz(**ARRAYS), "?activate=maybe", 422, "activate"),
         (
             ASKED | {"source": {"live": {"session": "demo", "seconds": 9}}},

@@ -6,6 +6,7 @@ import httpx
 import numpy as np
 import pytest
 import safetensors.numpy
+from tests.processes import wait_until
 
 JSON = {"Content-Type": "application/json"}
 W = np.array([[0.0, 0.5], [-0.25, 0.0]])
@@ -123,9 +124,7 @@ def test_a_label_is_passed_on_with_its_times(http: httpx.Client) -> None:
     assert http.post("/v1/sessions/demo/labels", json=label).json() == label | {"state": "learned", "bins": 3}
 
 
-def test_predictions_are_there_for_those_who_ask_later(
-    http: httpx.Client, wait_until: Callable[[Callable[[], Any]], None]
-) -> None:
+def test_predictions_are_there_for_those_who_ask_later(http: httpx.Client) -> None:
     path = "/v1/sessions/demo/predictions"
     wait_until(lambda: len(http.get(path).json()["predictions"]) > 10)
     oldest = http.get(path).json()["oldest_seq"]
@@ -178,7 +177,6 @@ def test_the_mode_changes_and_a_number_that_is_not_finite_is_null(http: httpx.Cl
 def test_a_fit_has_a_page_that_says_how_it_goes(
     http: httpx.Client,
     new_session: str,
-    wait_until: Callable[[Callable[[], Any]], None],
     seconds: float,
     state: str,
 ) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+from tests.processes import wait_until
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
@@ -30,7 +31,7 @@ def has_ended(pid: int) -> bool:
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_server_and_its_sessions_cleanly(
-    running_server: Serve, session_settings: Serve, wait_until: Serve, end: signal.Signals
+    running_server: Serve, session_settings: Serve, end: signal.Signals
 ) -> None:
     with running_server(session_settings("a"), session_settings("b", autostart=False)) as (url, process):
         wait_until(lambda: httpx.get(f"{url}/readyz").is_success)
@@ -56,7 +57,7 @@ def predictions(url: str, count: int, query: str = "") -> list[dict[str, Any]]:
 
 
 def test_sessions_go_on_when_the_server_is_killed_and_the_next_one_finds_them(
-    running_server: Serve, session_settings: Serve, wait_until: Serve, tmp_path: Path
+    running_server: Serve, session_settings: Serve, tmp_path: Path
 ) -> None:
     settings: dict[str, Any] = {"folder": str(tmp_path), "outlive_s": 30}
     with running_server(session_settings("a"), **settings) as (url, process):
@@ -90,7 +91,7 @@ def test_sessions_go_on_when_the_server_is_killed_and_the_next_one_finds_them(
 
 
 def test_a_session_that_was_found_and_dies_is_reported(
-    running_server: Serve, session_settings: Serve, wait_until: Serve, tmp_path: Path
+    running_server: Serve, session_settings: Serve, tmp_path: Path
 ) -> None:
     with running_server(session_settings("a"), folder=str(tmp_path)) as (url, process):
         wait_until(lambda: httpx.get(f"{url}/readyz").is_success)
@@ -102,9 +103,7 @@ def test_a_session_that_was_found_and_dies_is_reported(
         assert "no more samples" in httpx.get(f"{url}/v1/sessions/a").json()["detail"]
 
 
-def test_sessions_end_when_no_server_comes(
-    running_server: Serve, session_settings: Serve, wait_until: Serve, tmp_path: Path
-) -> None:
+def test_sessions_end_when_no_server_comes(running_server: Serve, session_settings: Serve, tmp_path: Path) -> None:
     with running_server(session_settings("a"), folder=str(tmp_path), outlive_s=0.2) as (url, process):
         wait_until(lambda: httpx.get(f"{url}/readyz").is_success)
         [session] = children(process.pid)
@@ -125,7 +124,7 @@ def test_a_port_in_use_is_one_clear_line(running_server: Serve, server_url: str)
 
 
 def test_the_server_is_ready_only_when_every_autostarted_session_answers(
-    running_server: Serve, session_settings: Serve, wait_until: Serve
+    running_server: Serve, session_settings: Serve
 ) -> None:
     with running_server(session_settings("a")) as (url, _):
         reasons = httpx.get(f"{url}/readyz").json()
@@ -134,9 +133,7 @@ def test_the_server_is_ready_only_when_every_autostarted_session_answers(
     assert reasons.get("reasons", ["session 'a' is starting"]) == ["session 'a' is starting"]
 
 
-def test_clients_that_go_away_leave_no_trace_in_the_log(
-    running_server: Serve, session_settings: Serve, wait_until: Serve
-) -> None:
+def test_clients_that_go_away_leave_no_trace_in_the_log(running_server: Serve, session_settings: Serve) -> None:
     with running_server(session_settings("a")) as (url, process):
         wait_until(lambda: httpx.get(f"{url}/readyz").is_success)
         for _ in range(5):

@@ -9,6 +9,7 @@ import msgpack
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.processes import wait_until
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection
 
@@ -164,7 +165,6 @@ def test_a_subscriber_that_stalls_is_told_and_harms_nobody(
     http: httpx.Client,
     unique_name: str,
     session_settings: Callable[..., Map],
-    wait_until: Callable[[Callable[[], Any]], None],
 ) -> None:
     classes = [f"{number:0100d}" for number in range(2)]
     decoders = [{"name": f"d{n}", "role": "shadow" if n else "active"} for n in range(10)]
@@ -261,7 +261,6 @@ def test_a_client_that_wants_the_latest_alone_skips_what_is_old(
     http: httpx.Client,
     unique_name: str,
     session_settings: Callable[..., Map],
-    wait_until: Callable[[Callable[[], Any]], None],
 ) -> None:
     classes = [f"{number:0200d}" for number in range(2)]
     http.post("/v1/sessions", json=session_settings(unique_name, bin_ms=2, classes=classes))

@@ -3,11 +3,11 @@
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.processes import wait_until
 
 from neuroloop_client import Client, NeuroloopClientError
 
@@ -15,13 +15,12 @@ FAKE_SERVER = Path(__file__).parents[1] / "api" / "fake_server.py"
 DEMO = {"name": "demo", "stream": {"name": "demo-stream"}, "classes": ["left", "right"], "bin_ms": 10}
 
 
-def wait_until_ready(client: Client) -> None:
-    end = time.monotonic() + 10
-    while True:
-        try:
-            return client.check_ready()
-        except NeuroloopClientError:
-            assert time.monotonic() < end, "the server did not become ready"
+def is_ready(client: Client) -> bool:
+    try:
+        client.check_ready()
+    except NeuroloopClientError:
+        return False
+    return True
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +30,6 @@ def server_url() -> Iterator[str]:
         assert process.stdout is not None
         url = process.stdout.readline().rpartition(" ")[2].strip()
         with Client(url) as client:
-            wait_until_ready(client)
+            wait_until(lambda: is_ready(client), "the server")
         yield url
         process.terminate()

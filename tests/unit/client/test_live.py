@@ -14,7 +14,8 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.unit.api.conftest import serve, settings_of, wait
+from tests.processes import wait_until
+from tests.unit.api.conftest import serve, settings_of
 
 from neuroloop_client import AsyncClient, Client, LiveStream, NeuroloopClientError
 
@@ -112,7 +113,7 @@ def test_a_line_that_is_cut_again_and_again_costs_no_message(line: Line) -> None
 def test_a_server_that_is_killed_costs_what_it_says_while_the_session_goes_on(tmp_path: Path) -> None:
     options: dict[str, Any] = {"folder": str(tmp_path), "outlive_s": 30}
     with serve(settings_of("a"), **options) as (url, process):
-        wait(is_ready(url))
+        wait_until(is_ready(url))
         client = Client(url)
         live = client.live("a", TOPICS)
         messages, run = receive(live, 50), live.run
@@ -126,7 +127,7 @@ def test_a_server_that_is_killed_costs_what_it_says_while_the_session_goes_on(tm
 
 def test_a_session_that_was_started_anew_is_told_as_another_run(tmp_path: Path) -> None:
     with serve(settings_of("a"), folder=str(tmp_path / "one"), outlive_s=0.1) as (url, process):
-        wait(is_ready(url))
+        wait_until(is_ready(url))
         client = Client(url)
         live = client.live("a")
         before, run = receive(live, 20), live.run
@@ -148,7 +149,7 @@ def test_an_asynchronous_client_goes_on_over_the_same(tmp_path: Path) -> None:
 
     async def run() -> list[Any]:
         with serve(settings_of("a"), **options) as (url, process):
-            await asyncio.to_thread(wait, is_ready(url))
+            await asyncio.to_thread(wait_until, is_ready(url))
             client = AsyncClient(url)
             predictions = client.predictions("a", "other")
             messages = await take(predictions, 20)

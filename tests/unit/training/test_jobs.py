@@ -46,7 +46,7 @@ class Server:
     async def until(self, job, *states, progress=0.0):
         async with asyncio.timeout(PATIENCE_S):
             while (now := self.jobs[job.id]).state not in states or now.progress < progress:
-                await asyncio.sleep(0)
+                await asyncio.sleep(0.01)
         return now
 
     async def ended(self, job):

@@ -1,0 +1,41 @@
+"""Real servers, for tests and benchmarks, and the wait for what they do."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+PATIENCE_S = 90.0
+PAUSE_S = 0.02  # a wait without one takes the processor from what it waits for
+
+
+def wait_until(condition: Callable[[], Any], what: str = "what the test waits for") -> Any:
+    """What the condition gives, as soon as that is true."""
+    end = time.monotonic() + PATIENCE_S
+    while not (found := condition()):
+        assert time.monotonic() < end, f"{what} did not come within {PATIENCE_S:g} s"
+        time.sleep(PAUSE_S)
+    return found
+
+
+def write_config(folder: Path, **settings: Any) -> Path:
+    """The configuration of a server on a free port, whose files are kept below this folder."""
+    config = folder / "server.yaml"
+    config.write_text(json.dumps({"port": 0, "folder": str(folder / "data"), **settings}))
+    return config
+
+
+@contextmanager
+def serving(config: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """A server: its address and its process, which has ended after the block."""
+    command = [sys.executable, "-m", "neuroloop", "serve", str(config)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            yield process.stdout.readline().rpartition(" ")[2].strip(), process
+        finally:
+            process.terminate()
