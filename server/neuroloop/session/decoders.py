@@ -136,10 +136,12 @@ class Decoders:
 
     def _offer(self, item: Item) -> None:
         for shadow in self.shadows.values():
-            lost = shadow.put(item)
-            if lost:
-                detail = f"shadow {shadow.running.name!r} is too slow: {lost} bins skipped; it goes on with the newest"
-                self.tell("shadow_lagged", detail, decoder=shadow.running.name, skipped=lost)
+            skipped, unlearned = shadow.put(item)
+            if skipped or unlearned:
+                detail = f"shadow {shadow.running.name!r} is too slow: {skipped} bins skipped"
+                detail += f", {unlearned} labels not learned" * (unlearned > 0) + "; it goes on with the newest"
+                facts = {"skipped": skipped, "unlearned": unlearned}
+                self.tell("shadow_lagged", detail, decoder=shadow.running.name, **facts)
 
     def _return(self, why: str, rates: Any, number: int) -> Scores | None:
         """Go back to the newest version that answers this bin; returns its answer, or None where there is none."""

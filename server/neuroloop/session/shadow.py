@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from time import perf_counter
@@ -94,6 +95,7 @@ class Shadow:
     def __init__(self, session: str, running: RunningDecoder, guard: Guard) -> None:
         self.running = running
         self.skipped = 0
+        self.unlearned = 0
         self.agreed = self.compared = 0
         self.handing_over: HandOver | None = None
         self.late: list[Item] = []
@@ -116,33 +118,39 @@ class Shadow:
         """Items in the queue."""
         return self._queue.qsize()
 
-    def put(self, item: Item) -> int:
-        """Never waits. Returns the number of bins that a full queue has lost, 0 if it is not full."""
+    def put(self, item: Item) -> tuple[int, int]:
+        """Never waits. Returns how many bins and how many lessons a full queue has lost; (0, 0) if it is not full."""
         if self.handing_over is not None:
             self.late.append(item)
-            return 0
-        lost = self._drop_bins() if self._queue.qsize() >= QUEUE_LENGTH else 0
+            return 0, 0
+        lost = self._drop() if self._queue.qsize() >= QUEUE_LENGTH else (0, 0)
         if isinstance(item, Replace):
             self.running = item.running
             self.agreed = self.compared = 0
         self._queue.put(item)
         return lost
 
-    def _drop_bins(self) -> int:
-        kept: list[Item] = []
-        lost = 0
-        try:
+    def _drop(self) -> tuple[int, int]:
+        """Every bin, and all lessons but the newest; what else waits there is obeyed."""
+        items: list[Item] = []
+        with suppress(Empty):
             while True:
                 item = self._queue.get_nowait()
-                if isinstance(item, ShadowBin):
-                    lost += 1
-                elif item is not None:
-                    kept.append(item)
-        except Empty:
-            for item in (Reset(), *kept[-LESSONS_KEPT:]):
+                if item is not None:
+                    items.append(item)
+        bins = unlearned = 0
+        too_many = sum(isinstance(item, Taught) for item in items) - LESSONS_KEPT
+        self._queue.put(Reset())
+        for item in items:
+            if isinstance(item, ShadowBin):
+                bins += 1
+            elif isinstance(item, Taught) and unlearned < too_many:
+                unlearned += 1
+            else:
                 self._queue.put(item)
-        self.skipped += lost
-        return lost
+        self.skipped += bins
+        self.unlearned += unlearned
+        return bins, unlearned
 
     def hand_over(self, done: Callable[[Shadow, RunningDecoder], None]) -> None:
         """Ask for the decoder; what comes meanwhile is kept in `late`. done: called by the loop when it has it."""
@@ -225,7 +233,8 @@ class Shadow:
 
     def describe(self) -> dict[str, Any]:
         agreement = {"bins": self.compared, "agreed": self.agreed}
-        return self.running.describe() | {"skipped": self.skipped, "waiting": self.waiting, "agreement": agreement}
+        behind = {"skipped": self.skipped, "unlearned": self.unlearned, "waiting": self.waiting}
+        return self.running.describe() | behind | {"agreement": agreement}
 
 
 def copied(outcome: Bin) -> Bin:

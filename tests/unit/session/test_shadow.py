@@ -10,7 +10,7 @@ from neuroloop.pipeline import Bin
 from neuroloop.session.guard import Guard
 from neuroloop.session.messages import BinTime
 from neuroloop.session.running import Fault, RunningDecoder, Taught
-from neuroloop.session.shadow import LATE_BINS, QUEUE_LENGTH, Answer, Handed, Shadow, ShadowBin
+from neuroloop.session.shadow import LATE_BINS, LESSONS_KEPT, QUEUE_LENGTH, Answer, Handed, Replace, Shadow, ShadowBin
 
 RATES = np.ones(3, np.float32)
 
@@ -72,13 +72,29 @@ def test_a_full_queue_loses_its_bins_and_no_label_and_goes_on_with_the_newest(sh
     shadow.put(item(0))
     assert decoder.came.wait(30)  # the first bin is out of the queue
     shadow.put(LESSON)
-    assert [shadow.put(item(number)) for number in range(1, QUEUE_LENGTH)] == [0] * (QUEUE_LENGTH - 1)
-    assert shadow.put(item(QUEUE_LENGTH)) == QUEUE_LENGTH - 1
+    assert [shadow.put(item(number)) for number in range(1, QUEUE_LENGTH)] == [(0, 0)] * (QUEUE_LENGTH - 1)
+    assert shadow.put(item(QUEUE_LENGTH)) == (QUEUE_LENGTH - 1, 0)
     assert shadow.skipped == QUEUE_LENGTH - 1
     shadow.hand_over(lambda *_: None)
     decoder.may_go.set()
     assert shadow.handed.wait(30)
     assert decoder.seen == [0, "reset", "label", QUEUE_LENGTH]
+
+
+def test_a_queue_full_of_labels_loses_the_oldest_of_them_counts_them_and_obeys_the_rest(shadow):
+    decoder, other = shadow.running.decoder, RunningDecoder("s", "maxrate", "shadow", Held(), 8)
+    shadow.put(item(0))
+    assert decoder.came.wait(30)
+    shadow.put(Replace(other))
+    for _ in range(QUEUE_LENGTH - 1):
+        shadow.put(LESSON)
+    assert shadow.put(LESSON) == (0, QUEUE_LENGTH - 1 - LESSONS_KEPT)
+    assert shadow.describe()["unlearned"] == QUEUE_LENGTH - 1 - LESSONS_KEPT
+    shadow.hand_over(lambda *_: None)
+    decoder.may_go.set()
+    assert shadow.handed.wait(30)
+    assert decoder.seen == [0, "reset"]
+    assert other.decoder.seen == ["label"] * (LESSONS_KEPT + 1)
 
 
 def test_a_decoder_is_handed_over_after_everything_before_and_what_comes_later_is_kept(shadow):
