@@ -25,6 +25,7 @@ from pydantic_core import from_json, to_json
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocket
 
 from neuroloop.api.access import requires
 from neuroloop.api.errors import JsonResponse
@@ -127,17 +128,28 @@ class Audit:
                 self._record(scope, status, request_id, duration_ms=round(1000 * (time.perf_counter() - begin), 3))
 
     def _record(self, scope: Scope, status: int, request_id: str, **more: Any) -> None:
-        user = scope["state"].get("user")
-        self._audit.record(
-            request_id=request_id,
-            user=None if user is None else user.name,
-            role=None if user is None else user.role,
-            client=scope["client"][0] if scope.get("client") else None,
-            method=scope.get("method", "WS"),
-            path=scope["path"],
-            status=status,
-            **more,
-        )
+        self._audit.record(**_about(scope, request_id), status=status, **more)
+
+
+def record_reply(websocket: WebSocket, reply: dict[str, Any]) -> None:
+    """Write down what was answered to a label, or to what is none, that came over a stream."""
+    audit: AuditLog = websocket.app.state.audit
+    accepted = reply["type"] == "label_accepted"
+    said = {"label": reply["label"]} if accepted else {"detail": reply["detail"]}
+    about = _about(websocket.scope, websocket.state.request_id)
+    audit.record(**about, status=200 if accepted else reply["status"], reply=reply["type"], **said)
+
+
+def _about(scope: Scope, request_id: str) -> dict[str, Any]:
+    user = scope["state"].get("user")
+    return {
+        "request_id": request_id,
+        "user": None if user is None else user.name,
+        "role": None if user is None else user.role,
+        "client": scope["client"][0] if scope.get("client") else None,
+        "method": scope.get("method", "WS"),
+        "path": scope["path"],
+    }
 
 
 def _request_id(scope: Scope) -> str:

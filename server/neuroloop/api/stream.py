@@ -11,6 +11,7 @@ import asyncio
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 
 from neuroloop.api.access import SUBPROTOCOL, CurrentUser, User
+from neuroloop.api.audit import record_reply
 from neuroloop.api.errors import Malformed
 from neuroloop.api.frames import FrameProtocol, frame_connection
 from neuroloop.api.incoming import answer
@@ -109,6 +110,9 @@ async def _answer_messages(websocket: WebSocket, session: LiveSession, user: Use
             incoming = await websocket.receive()
             if incoming["type"] == "websocket.disconnect":
                 return
-            await _send(websocket, Message.of("reply", await answer(session, user, incoming)), binary)
+            reply = await answer(session, user, incoming)
+            if reply["type"] != "pong":
+                record_reply(websocket, reply)
+            await _send(websocket, Message.of("reply", reply), binary)
     except (WebSocketDisconnect, RuntimeError):
         return

@@ -5,6 +5,7 @@ from typing import Any
 
 import httpx
 import pytest
+from tests.processes import wait_until
 from websockets.sync.client import connect
 
 from neuroloop.api import audit
@@ -15,18 +16,23 @@ Serve = Callable[..., Any]
 
 
 @pytest.fixture
-def entries(running_server: Serve, tmp_path: Path) -> list[dict[str, Any]]:
+def entries(running_server: Serve, session_settings: Serve, tmp_path: Path) -> list[dict[str, Any]]:
     """What is left of a few requests by three people."""
     tokens = TokenFile(tmp_path)
     admin, viewer = ({"Authorization": f"Bearer {tokens.create(role, role)}"} for role in ("admin", "viewer"))
-    with running_server(folder=str(tmp_path)) as (url, _), httpx.Client(base_url=url) as http:
+    with running_server(session_settings("b"), folder=str(tmp_path)) as (url, _), httpx.Client(base_url=url) as http:
+        wait_until(lambda: http.get("/readyz").is_success)
         settings = {"name": "a", "stream": {"name": "s"}, "classes": ["l", "r"]}
         http.get("/v1/sessions", headers=admin)
         http.post("/v1/sessions", json=settings, headers=admin | {"X-Request-Id": "experiment-7"})
         http.delete("/v1/sessions/a", headers=viewer)
         http.post("/v1/sessions/a/stop")
-        with connect(f"ws{url.removeprefix('http')}/v1/sessions/a/stream", additional_headers=viewer):
-            pass
+        for who in (viewer, admin):
+            with connect(f"ws{url.removeprefix('http')}/v1/sessions/b/stream", additional_headers=who) as stream:
+                for message in ("ping", "label"):
+                    stream.send(json.dumps({"type": message, "label": "left", "id": message}))
+                    while json.loads(stream.recv(timeout=10)).get("id") != message:
+                        continue
         http.post("/v1/sessions/nobody/stop", headers=admin)
         answer = http.get("/v1/audit", headers=admin)
     found: list[dict[str, Any]] = answer.json()["entries"]
@@ -38,11 +44,15 @@ def test_what_changed_something_or_was_refused_is_in_the_log_with_who_did_it(ent
         ("admin", "admin", "POST", "/v1/sessions", 201),
         ("viewer", "viewer", "DELETE", "/v1/sessions/a", 403),
         (None, None, "POST", "/v1/sessions/a/stop", 401),
-        ("viewer", "viewer", "WS", "/v1/sessions/a/stream", 101),
+        ("viewer", "viewer", "WS", "/v1/sessions/b/stream", 101),
+        ("viewer", "viewer", "WS", "/v1/sessions/b/stream", 403),
+        ("admin", "admin", "WS", "/v1/sessions/b/stream", 101),
+        ("admin", "admin", "WS", "/v1/sessions/b/stream", 200),
         ("admin", "admin", "POST", "/v1/sessions/nobody/stop", 404),
     ]
     assert entries[0]["request_id"] == "experiment-7"
-    assert len({entry["request_id"] for entry in entries}) == 5
+    assert len({entry["request_id"] for entry in entries}) == 6
+    assert [entry["label"] for entry in entries if entry.get("reply") == "label_accepted"] == ["left"]
     assert {entry["client"] for entry in entries} == {"127.0.0.1"}
     assert [entry["time"] for entry in entries] == sorted(entry["time"] for entry in entries)
 
