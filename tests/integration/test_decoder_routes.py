@@ -21,9 +21,13 @@ def stream(source, stop):
 
 
 @pytest.fixture(scope="module")
-def http(tmp_path_factory):
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("swaps")
+
+
+@pytest.fixture(scope="module")
+def http(folder):
     """A client of a server whose session answers, with three versions of the model `reach`."""
-    folder = tmp_path_factory.mktemp("swaps")
     name = f"swaps-{folder.name}-{id(folder)}"
     session = {"name": "swaps", "stream": {"source_id": name}, "front_end": {"kind": "counts"}, "window": 5}
     session |= {"classes": ["a", "b"], "outlets": {"enabled": False}}
@@ -71,6 +75,44 @@ def test_a_session_follows_an_alias(http):
     assert swaps == [("swaps", "active", 3), ("swaps", "shadow", 3)]
     assert http.put("/v1/models/reach/aliases/champion", json={"version": 3}).json()["swaps"] == []
     assert http.delete(f"{PATH}/twin").json()["decoder"] == "twin"
+
+
+@pytest.fixture
+def neighbour(http, folder):
+    """Another server on the same registry."""
+    config = write_config(folder)
+    with serving(config) as (url, _), httpx.Client(base_url=url, timeout=70) as client:
+        yield client
+
+
+def active(http):
+    return http.get("/v1/sessions/swaps/predictions/latest").json()["model"]
+
+
+def test_what_a_session_uses_is_not_deleted_on_another_server_until_it_lets_go(http, neighbour):
+    assert http.put(PATH, json={"model": "reach", "version": 2, "role": "shadow", "decoder": "twin"}).is_success
+    added = [http.post("/v1/models/guest/versions", content=weights(trained(lessons=n))).status_code for n in (6, 7)]
+    assert added == [201, 201]
+    assert http.put(PATH, json={"model": "guest", "version": 1, "role": "shadow", "decoder": "guest"}).is_success
+    refused = neighbour.delete("/v1/models/guest/versions/1")
+    assert (refused.status_code, "session 'swaps' of server" in refused.json()["detail"]) == (409, True)
+    assert neighbour.delete("/v1/models/guest/versions/2").status_code == 204
+    for name in ("guest", "twin"):
+        assert http.delete(f"{PATH}/{name}").is_success
+    wait_until(lambda: neighbour.delete("/v1/models/guest/versions/1").status_code == 204, "the end of its use")
+
+
+def test_an_alias_that_is_moved_on_another_server_is_followed_and_undoes_no_rollback(http, neighbour):
+    http.put("/v1/models/reach/aliases/shared", json={"version": 1})
+    assert http.put(PATH, json={"model": "reach", "alias": "shared"}).json()["current"]["version"] == 1
+    assert neighbour.put("/v1/models/reach/aliases/shared", json={"version": 2}).json()["swaps"] == []
+    wait_until(lambda: active(http)["version"] == 2, "the exchange")
+    assert http.post(f"{PATH}/rollback").json()["current"]["version"] == 1
+    wait_until(lambda: active(http)["version"] == 1, "the rollback")
+    assert neighbour.put("/v1/models/reach/aliases/shared", json={"version": 3}).is_success
+    wait_until(lambda: active(http)["version"] != 1, "the next exchange")
+    assert active(http)["version"] == 3
+    http.delete("/v1/models/reach/aliases/shared")
 
 
 def test_a_shadow_is_promoted_and_removed_by_its_name(http):

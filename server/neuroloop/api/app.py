@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
@@ -28,6 +29,7 @@ from neuroloop.api.activation import activate_in
 from neuroloop.api.audit import Audit, AuditLog
 from neuroloop.api.guard import Guard
 from neuroloop.api.live import LiveSessions
+from neuroloop.api.sharing import Sharing
 from neuroloop.config import ServerSettings, is_loopback
 from neuroloop.inference.process import Inference
 from neuroloop.registry.fitted import register_in
@@ -59,7 +61,7 @@ def create_app(
         configure_lsl(settings.lsl)
         program = (*session_program, "--log-level", settings.log_level)
         live = app.state.sessions = LiveSessions(settings.lsl, program, run_folder, settings.outlive_s)
-        decoders.install(app)
+        decoders.install(app, live, registry)
         await live.adopt()
         for session in settings.sessions:
             if session.name not in live:
@@ -72,9 +74,12 @@ def create_app(
         )
         await jobs.open()
         inference = app.state.inference = Inference()
+        sharing = asyncio.create_task(Sharing(registry, live).keep(), name="sharing")
         try:
             yield
         finally:
+            sharing.cancel()
+            await asyncio.gather(sharing, return_exceptions=True)
             await inference.close()
             await jobs.close()
             await live.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, FastAPI, Path
@@ -85,6 +86,8 @@ async def load_decoder(session: LiveSession, registry: Registry, load: Load) -> 
     receipt = await _load(session, registry, load)
     while load.alias is not None and await _is_left_behind(session, registry, load.model, load.alias, receipt):
         receipt = await _load(session, registry, load.model_copy(update={"decoder": receipt["decoder"]}))
+    if load.alias is not None:
+        session.aliases[load.model, load.alias] = receipt["current"]["version"]
     return receipt
 
 
@@ -97,7 +100,7 @@ async def _load(session: LiveSession, registry: Registry, load: Load) -> dict[st
         session.loading.append(held[0])
 
     try:
-        version = await run_in_threadpool(registry.hold, load.model, reference, hold)
+        version = await run_in_threadpool(registry.hold, load.model, reference, hold, f"session {session.name!r}")
         weights = await run_in_threadpool(registry.weights, version.model, version.version)
         return await _change(
             session,
@@ -135,31 +138,30 @@ async def _change(session: LiveSession, command: str, timeout: float = 5.0, **ar
     return receipt
 
 
-def install(app: FastAPI) -> None:
+def install(app: FastAPI, sessions: LiveSessions, registry: Registry) -> None:
     """Tell the registry's routes which versions sessions use, and exchange decoders when an alias moves."""
 
     def used_by(model: str, number: int) -> str | None:
-        for session in app.state.sessions.all():
+        for session in sessions.all():
             if session.process.was_found and session.process.state == "starting":
                 return f"session {session.name!r}, perhaps: it was found running and has not said yet what it uses"
-            on_its_way = (model, number) in session.loading  # asked before the status, which has it after this
-            if on_its_way or any((m["name"], m["version"]) == (model, number) for m in _in_use(session)):
-                return f"session {session.name!r}"
-        return None
-
-    async def follow(model: str, alias: str, version: int) -> list[dict[str, Any]]:
-        sessions: LiveSessions = app.state.sessions
-        found = [
-            _exchange(session, app.state.registry, decoder)
-            for session in sessions.all()
-            for decoder in _decoders(session)
-            if (decoder["model"]["name"], (decoder["loaded"] or {}).get("alias")) == (model, alias)
-            and decoder["model"]["version"] != version
-        ]
-        return list(await asyncio.gather(*found))
+        return in_use(sessions).get((model, number))
 
     app.state.version_users.append(used_by)
-    app.state.alias_followers.append(follow)
+    app.state.alias_followers.append(partial(follow, sessions, registry))
+
+
+async def follow(
+    sessions: LiveSessions, registry: Registry, model: str, alias: str, version: int
+) -> list[dict[str, Any]]:
+    """Exchange every decoder that follows an alias, which points to this version now; an answer for each."""
+    found = []
+    for session, decoder in followers(sessions):
+        if followed(decoder) == (model, alias):
+            session.aliases[model, alias] = version
+            if decoder["model"]["version"] != version:
+                found.append(_exchange(session, registry, decoder))
+    return list(await asyncio.gather(*found))
 
 
 async def _exchange(session: LiveSession, registry: Registry, decoder: dict[str, Any]) -> dict[str, Any]:
@@ -179,8 +181,32 @@ def _decoders(session: LiveSession) -> list[dict[str, Any]]:
     return [decoder for decoder in decoders if decoder.get("loaded")]
 
 
-def _in_use(session: LiveSession) -> Iterator[dict[str, Any]]:
-    """The models of a session's decoders, and of those that it can return to."""
+def followers(sessions: LiveSessions) -> list[tuple[LiveSession, dict[str, Any]]]:
+    """The decoders that follow an alias, with their sessions."""
+    return [
+        (session, decoder)
+        for session in sessions.all()
+        for decoder in _decoders(session)
+        if decoder["loaded"].get("alias")
+    ]
+
+
+def followed(decoder: dict[str, Any]) -> tuple[str, str]:
+    """The model and the alias that a decoder follows."""
+    return decoder["model"]["name"], decoder["loaded"]["alias"]
+
+
+def in_use(sessions: LiveSessions) -> dict[tuple[str, int], str]:
+    """(model, version) -> who uses it: has it in a decoder, on its way there, or among those that it can return to."""
+    uses: dict[tuple[str, int], str] = {}
+    for session in sessions.all():
+        on_its_way = list(session.loading)  # looked at before the status, which has it after this
+        in_decoders = [(model["name"], model["version"]) for model in _models(session)]
+        uses |= dict.fromkeys(on_its_way + in_decoders, f"session {session.name!r}")
+    return uses
+
+
+def _models(session: LiveSession) -> Iterator[dict[str, Any]]:
     for decoder in (session.hub.status or {}).get("decoders", []):
         if decoder.get("loaded"):
             yield decoder["model"]

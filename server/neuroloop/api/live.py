@@ -42,6 +42,7 @@ class LiveSession:
             settings, lsl, self._receive, self._report_failure, program, run_folder, outlive_s
         )
         self.loading: list[tuple[str, int]] = []  # models and versions on their way to it; threads append
+        self.aliases: dict[tuple[str, str], int] = {}  # where those that it follows, of a model, pointed last
         self._fits: OrderedDict[str, dict[str, Any]] = OrderedDict()
 
     @property
@@ -113,18 +114,14 @@ class LiveSession:
             while len(self._fits) > FIT_COUNT:
                 self._fits.popitem(last=False)
 
+    def tell(self, event: str, detail: str, **facts: Any) -> None:
+        """Tell its subscribers what the server knows of it."""
+        about = {"session": self.name, "time": pylsl.local_clock(), "seq": self.hub.next_seq}
+        told = {"type": "event", **about, "event": event, "detail": detail, **facts}
+        self.hub.publish(Message.of("events", told))
+
     def _report_failure(self, failure: Failure) -> None:
-        event = {
-            "type": "event",
-            "session": self.name,
-            "time": pylsl.local_clock(),
-            "seq": self.hub.next_seq,
-            "event": "session_failed",
-            "detail": failure.detail,
-            "exit_code": failure.exit_code,
-            "stderr": failure.stderr,
-        }
-        self.hub.publish(Message.of("events", event))
+        self.tell("session_failed", failure.detail, exit_code=failure.exit_code, stderr=failure.stderr)
         self.hub.publish(Message.of("status", self._status_without_process()))
 
     def _status_without_process(self) -> dict[str, Any]:

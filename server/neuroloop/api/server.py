@@ -16,7 +16,7 @@ from neuroloop.api.frames import FrameProtocol
 from neuroloop.config import ServerSettings, is_loopback
 from neuroloop.errors import ConfigError, Conflict
 from neuroloop.logs import configure_log
-from neuroloop.registry.registry import Registry
+from neuroloop.registry.registry import LEASE_S, Registry
 from neuroloop.session.adoption import RunFolder
 from neuroloop.session.supervisor import SESSION_PROGRAM
 from neuroloop.tokens import TokenFile
@@ -61,7 +61,6 @@ def serve(
             "the server listens on loopback only (127.0.0.1, localhost or ::1). "
             "Make one: neuroloop token create NAME --role admin"
         )
-    registry = Registry(settings.folder / "registry", settings.registry.url)
     listener = _listen(settings.host, settings.port)
     port: int = listener.getsockname()[1]
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
@@ -72,6 +71,9 @@ def serve(
             on_started(port)
 
     run_folder = RunFolder(settings.folder / "servers" / f"{settings.host}-{port}")
+    server = f"{socket.gethostname()}:{host}:{port}"
+    lease_s = LEASE_S + settings.outlive_s  # sessions may go on so long without this process
+    registry = Registry(settings.folder / "registry", settings.registry.url, server, lease_s)
     app = create_app(settings, session_program, run_folder)
     app.state.registry = registry
     config = uvicorn.Config(

@@ -76,6 +76,12 @@ class Database:
             connection.execute(lock)
             yield connection
 
+    @contextmanager
+    def changing(self) -> Iterator[Connection]:
+        """A transaction on what belongs to no model; undone if the block raises."""
+        with _translated(), self._writer.begin() as connection:
+            yield connection
+
     def close(self) -> None:
         self._reader.dispose()
 

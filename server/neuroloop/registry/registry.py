@@ -9,6 +9,7 @@ Any number of processes may use one registry at the same time. Every method bloc
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,8 +24,11 @@ from neuroloop.registry import uploads
 from neuroloop.registry.blobs import Blobs
 from neuroloop.registry.database import Database
 from neuroloop.registry.documents import LARGEST_NUMBER, Alias, Document, Lineage, Model, Version
+from neuroloop.registry.leases import Leases
 from neuroloop.registry.locks import FolderLock
 from neuroloop.registry.tables import aliases, models, numbers, versions
+
+LEASE_S = 30.0
 
 # Who uses a version, such as "session 'demo'"; None for nobody.
 UsedBy = Callable[[str, int], str | None]
@@ -37,15 +41,19 @@ def nobody(model: str, number: int) -> None:
 class Registry:
     """folder: of the blobs, and of the database unless `url` names one; made if it is not there.
 
+    server: what the others that share it are to call this one. lease_s: how long what it uses is kept if it dies.
     Raises ConfigError where there can be none, Unavailable where the database does not answer.
     """
 
-    def __init__(self, folder: Path, url: str | None = None) -> None:
+    def __init__(
+        self, folder: Path, url: str | None = None, server: str | None = None, lease_s: float = LEASE_S
+    ) -> None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self.lock = FolderLock(folder / "lock")
             self.blobs = Blobs(folder / "blobs")
             self.database = Database(url or f"sqlite:///{folder.absolute() / 'registry.db'}")
+            self.leases = Leases(self.database, server or uuid.uuid4().hex, lease_s)
             with self.lock.exclusive():
                 self.database.make_tables()
         except OSError as error:
@@ -111,14 +119,15 @@ class Registry:
         with self.database.reading() as connection:
             return _resolve(connection, model, reference)
 
-    def hold(self, model: str, reference: int | str, hold: Callable[[Version], None]) -> Version:
+    def hold(self, model: str, reference: int | str, hold: Callable[[Version], None], used_by: str) -> Version:
         """The version that a number or an alias means now, given to `hold` while nobody can delete it.
 
-        What `hold` notes is seen by the `used_by` of every deletion after it. Raises NotFound.
+        What `hold` notes is seen by the `used_by` of every deletion after it; other servers are told. Raises NotFound.
         """
         with self.database.writing(model) as connection:
             version = _resolve(connection, model, reference)
             hold(version)
+            self.leases.take(connection, model, version.version, used_by)
             return version
 
     def weights(self, model: str, number: int) -> bytes:
@@ -143,7 +152,7 @@ class Registry:
     def delete_version(self, model: str, number: int, used_by: UsedBy = nobody) -> None:
         """Its number is never given again. Raises NotFound; Conflict while an alias or `used_by` says it is in use."""
         with self.database.writing(model) as connection:
-            _check_unused(_get(connection, model, number), used_by)
+            self._check_unused(connection, _get(connection, model, number), used_by)
             connection.execute(delete(versions).where(versions.c.model == model, versions.c.number == number))
 
     def delete_model(self, model: str, used_by: UsedBy = nobody) -> None:
@@ -152,9 +161,19 @@ class Registry:
             _model(connection, model)
             pointing = _aliases(connection, model)
             for row in connection.execute(select(versions).where(versions.c.model == model)).all():
-                _check_unused(_version(row, pointing), used_by)
+                self._check_unused(connection, _version(row, pointing), used_by)
             connection.execute(delete(versions).where(versions.c.model == model))
             connection.execute(delete(models).where(models.c.name == model))
+
+    def _check_unused(self, connection: Connection, version: Version, used_by: UsedBy) -> None:
+        users = [f"alias {alias!r}" for alias in version.aliases]
+        session = used_by(version.model, version.version)
+        if session is not None:
+            users.append(session)
+        users += self.leases.of_others(connection, version.model, version.version)
+        if users:
+            what = f"version {version.version} of model {version.model!r}"
+            raise Conflict(f"{what} is in use by {', '.join(users)}; release it there first")
 
 
 _NAME: TypeAdapter[str] = TypeAdapter(Name)
@@ -170,16 +189,6 @@ def _checked(form: TypeAdapter[str], value: str, what: str) -> str:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat()
-
-
-def _check_unused(version: Version, used_by: UsedBy) -> None:
-    users = [f"alias {alias!r}" for alias in version.aliases]
-    session = used_by(version.model, version.version)
-    if session is not None:
-        users.append(session)
-    if users:
-        what = f"version {version.version} of model {version.model!r}"
-        raise Conflict(f"{what} is in use by {', '.join(users)}; release it there first")
 
 
 def _models(connection: Connection) -> list[Model]:

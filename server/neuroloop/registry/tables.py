@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from sqlalchemy import JSON, BigInteger, Column, ForeignKey, ForeignKeyConstraint, Integer, MetaData, String, Table
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    Float,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Integer,
+    MetaData,
+    String,
+    Table,
+)
 
 metadata = MetaData()
 
@@ -42,4 +53,15 @@ aliases = Table(
     Column("alias", String(64), primary_key=True),
     Column("number", Integer, nullable=False),
     ForeignKeyConstraint(["model", "number"], ["versions.model", "versions.number"]),
+)
+
+# What a server uses, for the others that share the registry: nobody deletes it before `until`, in Unix seconds.
+leases = Table(
+    "leases",
+    metadata,
+    Column("server", String(256), primary_key=True),
+    Column("model", String(64), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("used_by", String(256), nullable=False),
+    Column("until", Float, nullable=False),
 )

@@ -48,14 +48,14 @@ def registry(tmp_path: Path) -> Registry:
 
 @pytest.fixture
 def session() -> Any:
-    return SimpleNamespace(name="demo", process=Process(), hub=Hub(), loading=[])
+    return SimpleNamespace(name="demo", process=Process(), hub=Hub(), loading=[], aliases={})
 
 
 @pytest.fixture
-def used_by(session: Any) -> UsedBy:
-    sessions = SimpleNamespace(all=lambda: [session])
-    app: Any = SimpleNamespace(state=SimpleNamespace(sessions=sessions, version_users=[], alias_followers=[]))
-    decoders.install(app)
+def used_by(session: Any, registry: Registry) -> UsedBy:
+    sessions: Any = SimpleNamespace(all=lambda: [session])
+    app: Any = SimpleNamespace(state=SimpleNamespace(version_users=[], alias_followers=[]))
+    decoders.install(app, sessions, registry)
     (used_by,) = app.state.version_users
     return used_by
 
