@@ -1,4 +1,4 @@
-"""The published forms of LRR and MaxRate, for comparison: what `tests/fixtures` holds, ours must give.
+"""The published forms of our models, for comparison: what `tests/fixtures` holds, ours must give.
 
 LRR as ezmsg-learn computes it: not centred, absolute ridge, no forgetting. MaxRate as inferno computes it: rates are
 sums, inputs are not normalised, silent features belong to class 0. Both come out of the code that the sessions run.
@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuroloop.errors import ModelError
-from neuroloop.models import lnp_batch, lnp_losses
+from neuroloop.models import dpp as dpp_selection
+from neuroloop.models import lfr_losses, lnp_batch, lnp_losses
 from neuroloop.models.base import check_settings
 from neuroloop.models.lnp_parameters import LNPSettings, make_parameters
 from neuroloop.models.maxrate import MaxRate
@@ -176,3 +177,34 @@ def laplace_l2(weights: NDArray[Any], padding: int | None = None) -> float:
     if array.ndim == 5 and array.shape[3:] == (1, 1) and array.shape[2] > 1:
         return lnp_losses.roughness(array[..., 0, 0], zeros, axes=1)
     return lnp_losses.roughness(array, zeros)
+
+
+# LFR, as minerva's LearnFromRandomnessModel computes it: losses summed over the batch, an absolute threshold.
+
+
+def batchwise_barlow_twins(
+    p: NDArray[Any], z: NDArray[Any], diag_lambda: float = 0.01, normalize: bool = False
+) -> float:
+    """`sum_i (c_ii - 1)^2 + diag_lambda sum_{i != j} c_ij^2`, c = p z^T with rows at unit norm; p, z: (batch, dim).
+
+    normalize: divided by the batch's size. Raises ModelError where the shapes differ.
+    """
+    return lfr_losses.barlow_twins(p, z, diag_lambda, normalize)
+
+
+def lfr_schedule(predictor_training_epochs: int | None, epochs: int) -> list[bool]:
+    """Of each epoch, whether the backbone is frozen. None, 0 or less: it never is."""
+    return [lfr_losses.backbone_is_frozen(epoch, predictor_training_epochs) for epoch in range(epochs)]
+
+
+def lfr_kernel(outputs: NDArray[Any]) -> F64:
+    """How alike the projectors are, (projectors, projectors). outputs: (projectors, samples, dim)."""
+    return dpp_selection.lfr_kernel(outputs)
+
+
+def dpp(kernel: NDArray[Any], max_length: int) -> list[int]:
+    """Indices of the greedy determinantal point process, in the order of choice; stops below a gain of 1e-10.
+
+    kernel: (items, items), symmetric. max_length: how many at most. Raises ModelError unless it is square.
+    """
+    return dpp_selection.select(kernel, max_length, dpp_selection.LEAST_GAIN).indices
