@@ -22,6 +22,8 @@ from pydantic_core import from_json
 from neuroloop.errors import ModelError
 from neuroloop.models import decoder_files, lnp_files
 from neuroloop.models.base import GROUP, check_settings
+from neuroloop.models.lfr_settings import LFRSettings
+from neuroloop.models.lfr_state import check_state as check_lfr
 from neuroloop.models.lnp_parameters import cell_names, check_frame_size, make_parameters
 from neuroloop.models.online_settings import MaxRateSettings, PoissonSettings
 from neuroloop.models.state_checks import check_class_rates, check_trials
@@ -110,6 +112,10 @@ def _decoder(weights: bytes, document: Document, bare: bool) -> Upload:
         state = about.values | file.tensors
         check_class_rates(state, len(about.classes), about.features)
         check_trials(state, len(about.classes))
+    elif about.kind == "lfr":
+        settings = check_settings("lfr", LFRSettings, about.settings)
+        assert isinstance(settings, LFRSettings)
+        check_lfr(about.values | file.tensors, settings, len(about.classes), about.features)
     content = Content(
         kind=about.kind,
         settings=about.settings,

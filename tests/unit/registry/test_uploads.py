@@ -3,6 +3,7 @@ import json
 import pickle
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,8 +11,11 @@ import safetensors.numpy
 
 from neuroloop.errors import ModelError
 from neuroloop.models import decoder_files, lnp_files
+from neuroloop.models.lfr import LFR
+from neuroloop.models.lfr_settings import LFRSettings
 from neuroloop.models.lnp_parameters import LNPSettings, make_parameters
 from neuroloop.models.online import ClassRateDecoder
+from neuroloop.registry import uploads
 from neuroloop.registry.documents import Document
 from neuroloop.registry.uploads import check
 from neuroloop.signal.weight_files import read_weights, write_weights
@@ -52,6 +56,24 @@ def test_a_decoder_that_learned_passes_and_is_the_one_that_is_loaded():
     upload = check(decoder_files.write(decoder_files.of(decoder, 4)), Document())
     assert decoder_files.load(decoder_files.read(upload.weights)).state_dict().keys() == decoder.state_dict().keys()
     assert upload.content.settings["prior"] == "frequency"
+
+
+def test_a_backbone_with_a_head_is_checked_without_making_it(monkeypatch):
+    monkeypatch.setattr(uploads, "entry_points", lambda group: [SimpleNamespace(name="lfr")])  # installed or not yet
+    decoder = LFR(["left", "right"], 4, LFRSettings(bins=5, width=3, kernel=2, head="maxrate"))
+    for label in (0, 1, 0):
+        decoder.set_backbone(dict(decoder._arrays), np.ones(4), np.ones(4), (2, 0))
+        decoder.learn(1 + 9 * np.eye(4)[label], label)
+    file = decoder_files.of(decoder, 4)
+    content = check(decoder_files.write(file), Document()).content
+    assert (content.kind, content.features, content.settings["width"]) == ("lfr", 4, 3)
+    for change, message in (
+        ({"mean": np.zeros(5, np.float32)}, "expected mean as numbers of shape"),
+        ({"head.sums": np.zeros((2, 4))}, r"sums of shape \(2, 3\), got \(2, 4\)"),
+        ({"backbone.bias1": np.full(3, -np.inf, np.float32)}, "'backbone.bias1' has values that are not finite"),
+    ):
+        with pytest.raises(ModelError, match=message):
+            check(decoder_files.write(decoder_files.DecoderFile(file.about, file.tensors | change)), Document())
 
 
 def test_an_encoder_says_what_it_is():
