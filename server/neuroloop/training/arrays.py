@@ -3,6 +3,7 @@
 maxrate, poisson   rates (bins, features) or trials (trials, features), labels (bins,) or (trials,): indices with -1
                    for none, or names with '' for none; optional: times (bins,) in seconds, usable (bins,) bool,
                    trial_numbers (bins,), channels (channels,)
+lfr                rates (bins, features), labels (bins,), and what is optional for maxrate
 lrr                samples (samples, channels); optional: channels (channels,)
 lnp                stimulus (bins, ...), counts (bins,) or (bins, cells); optional: times, usable, cells (cells,),
                    locations (cells, 2)
@@ -31,6 +32,7 @@ LABELLED = ("rates", "trials", "labels", "times", "usable", "trial_numbers", "ch
 NAMES = {
     "maxrate": LABELLED,
     "poisson": LABELLED,
+    "lfr": ("rates", *LABELLED[2:]),
     "lrr": ("samples", "channels"),
     "lnp": ("stimulus", "counts", "times", "usable", "cells", "locations"),
 }
@@ -88,7 +90,7 @@ def check(kind: str, headers: Mapping[str, Header]) -> None:
     unknown = [name for name in headers if name not in NAMES[kind]]
     if unknown:
         raise ModelError(f"arrays: {', '.join(unknown)}: unknown; a fit of kind {kind} takes {', '.join(NAMES[kind])}")
-    if kind in ("maxrate", "poisson"):
+    if kind in ("maxrate", "poisson", "lfr"):
         bins = _check_labelled(headers)
     elif kind == "lrr":
         bins = _check(headers, "samples", REAL, (None, None))[0]

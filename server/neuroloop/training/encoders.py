@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from neuroloop.models.lnp_fit import fit as fit_bank
 from neuroloop.models.lnp_fit import score
@@ -17,7 +16,7 @@ from neuroloop.training.arrays import Arrays
 from neuroloop.training.fitted import Fitted, Tell
 from neuroloop.training.request import FitRequest
 from neuroloop.training.settings import encoder_settings
-from neuroloop.training.splits import Bins, holes, last_share
+from neuroloop.training.splits import holes, last_share, whole
 
 
 def fit(request: FitRequest, arrays: Arrays, tell: Tell) -> Fitted:
@@ -53,9 +52,3 @@ def _measure(scored: Any) -> dict[str, float]:
     """Means over the cells that spiked."""
     figures = {"correlation": scored.correlation, "bits_per_spike": scored.bits_per_spike}
     return {name: float(np.nanmean(values)) for name, values in figures.items() if np.isfinite(values).any()}
-
-
-def whole(breaks: Bins, lead: int) -> NDArray[np.bool_]:
-    """The bins that follow on at least `lead` bins without a hole between, (bins,)."""
-    since = np.arange(len(breaks)) - np.maximum.accumulate(np.where(breaks, np.arange(len(breaks)), 0))
-    return np.asarray(since >= lead)

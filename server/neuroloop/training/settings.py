@@ -6,6 +6,7 @@ from pydantic import BaseModel
 
 from neuroloop.errors import ModelError
 from neuroloop.models.base import check_settings
+from neuroloop.models.lfr_settings import LFRFitSettings, LFRSettings
 from neuroloop.models.lnp_fit_settings import LNPFitSettings
 from neuroloop.models.lnp_parameters import LNPSettings
 from neuroloop.models.online_settings import MaxRateSettings, PoissonSettings
@@ -19,6 +20,8 @@ def check(request: FitRequest) -> None:
         rereference_settings(request)
     elif request.kind == "lnp":
         encoder_settings(request)
+    elif request.kind == "lfr":
+        lfr_settings(request)
     else:
         models: dict[str, type[BaseModel]] = {"maxrate": MaxRateSettings, "poisson": PoissonSettings}
         check_settings(request.kind, models[request.kind], request.settings)
@@ -31,6 +34,19 @@ def rereference_settings(request: FitRequest) -> LRRSettings:
     if settings.half_life_s is not None:
         raise ModelError("settings of 'lrr': half_life_s: a fit weighs all samples the same; leave it out")
     return settings
+
+
+def lfr_settings(request: FitRequest) -> tuple[LFRSettings, LFRFitSettings]:
+    """Those of a decoder of kind `lfr` and, under `training`, of its fit."""
+    given = dict(request.settings)
+    training = given.pop("training", {})
+    if not isinstance(training, dict):
+        raise ModelError(f"settings of 'lfr': training: expected a map of settings, got {training!r}")
+    decoder = check_settings("lfr", LFRSettings, given)
+    chosen = check_settings("lfr", LFRFitSettings, {"seed": request.seed} | training)
+    assert isinstance(decoder, LFRSettings)
+    assert isinstance(chosen, LFRFitSettings)
+    return decoder, chosen
 
 
 def encoder_settings(request: FitRequest) -> tuple[LNPSettings, LNPFitSettings]:

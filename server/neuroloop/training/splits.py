@@ -75,14 +75,8 @@ def cut(
     """
     begins = breaks.copy()
     begins[:1] = True
-    new_trial = np.zeros(len(labels), np.bool_)
-    new_trial[1:] = labels[1:] != labels[:-1]
-    if trial_numbers is not None:
-        new_trial[1:] |= trial_numbers[1:] != trial_numbers[:-1]
-    begins |= new_trial
-    trial_of: Indices = np.cumsum(new_trial).astype(np.intp)
-    if trial_numbers is not None:
-        trial_of = np.unique(np.where(labels < 0, -1, trial_numbers), return_inverse=True)[1]
+    begins |= _begins_trial(labels, trial_numbers)
+    trial_of = trials_of(labels, trial_numbers)
     taught = labels >= 0 if usable is None else (labels >= 0) & np.asarray(usable, np.bool_)
     means, chosen, lengths = [], [], []
     edges = [*np.flatnonzero(begins).tolist(), len(labels)]
@@ -103,6 +97,48 @@ def cut(
     )
 
 
+def trials_of(labels: Indices, trial_numbers: NDArray[Any] | None) -> Indices:
+    """The trial of each bin, (bins,), as a number; what is between trials has numbers too."""
+    if trial_numbers is not None:
+        return np.unique(np.where(labels < 0, -1, trial_numbers), return_inverse=True)[1]
+    return np.cumsum(_begins_trial(labels, None)).astype(np.intp)
+
+
+def _begins_trial(labels: Indices, trial_numbers: NDArray[Any] | None) -> Bins:
+    """Whether a bin belongs to another trial than the one before, (bins,)."""
+    begins = np.zeros(len(labels), np.bool_)
+    begins[1:] = labels[1:] != labels[:-1]
+    if trial_numbers is not None:
+        begins[1:] |= trial_numbers[1:] != trial_numbers[:-1]
+    return begins
+
+
+def bins_since(breaks: Bins) -> Indices:
+    """How many bins each follows on without a hole between, (bins,). breaks: as `holes` finds them."""
+    numbers = np.arange(len(breaks))
+    return numbers - np.maximum.accumulate(np.where(breaks, numbers, 0))
+
+
+def moving_mean(rates: NDArray[Any], breaks: Bins, window: int) -> NDArray[np.float32]:
+    """The rate vectors of a session: the mean over the last `window` bins, over fewer after a hole. (bins, features).
+
+    Values that are not finite are left out; where all are, the mean is NaN.
+    """
+    values = np.asarray(rates, np.float32)
+    if window == 1:
+        return values
+    known = np.isfinite(values)
+    totals = np.zeros((len(values) + 1, values.shape[1]))
+    counts = np.zeros(totals.shape, np.int64)
+    np.cumsum(np.where(known, values, 0.0), axis=0, out=totals[1:])
+    np.cumsum(known, axis=0, out=counts[1:])
+    ends = np.arange(1, len(values) + 1)
+    starts = ends - 1 - np.minimum(bins_since(breaks), window - 1)
+    count = counts[ends] - counts[starts]
+    mean: F64 = np.divide(totals[ends] - totals[starts], count, out=np.full(count.shape, np.nan), where=count > 0)
+    return mean.astype(np.float32)
+
+
 def hold_out(trials: Indices, share: float) -> Bins:
     """Which samples are held out: those of the last `share` of the trials, at least one of them; none for share 0.
 
@@ -118,6 +154,11 @@ def hold_out(trials: Indices, share: float) -> Bins:
             f"held_out: {share:g} of {len(in_order)} trials leaves none to learn from; give more data, or hold out less"
         )
     return np.isin(trials, in_order[-count:])
+
+
+def whole(breaks: Bins, lead: int) -> Bins:
+    """The bins that follow on at least `lead` bins without a hole between, (bins,)."""
+    return np.asarray(bins_since(breaks) >= lead)
 
 
 def last_share(bins: int, share: float) -> Bins:

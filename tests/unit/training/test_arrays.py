@@ -26,6 +26,7 @@ def stored(tmp_path):
         ("maxrate", LABELLED),
         ("poisson", LABELLED | {"labels": np.array(["a", "b", "", "", "a", "b"]), "times": np.arange(6.0)}),
         ("maxrate", {"trials": np.ones((2, 3)), "labels": np.array([0, 1]), "channels": np.array(["x", "y", "z"])}),
+        ("lfr", LABELLED | {"usable": np.ones(6, bool), "trial_numbers": np.arange(6)}),
         ("lrr", {"samples": np.ones((10, 2), np.int16)}),
         ("lnp", MOVIE),
         ("lnp", {"stimulus": np.ones(6), "counts": np.ones(6), "cells": np.array(["a"])}),

@@ -4,7 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neuroloop.errors import ModelError
-from neuroloop.training.splits import cut, hold_out, holes, last_share
+from neuroloop.signal.rates import RateWindow
+from neuroloop.training.splits import cut, hold_out, holes, last_share, moving_mean, trials_of
 
 
 def bins_of(labels, **more):
@@ -69,3 +70,31 @@ def test_a_share_that_leaves_nothing_to_learn_from_is_refused():
         last_share(3, 0.1)
     assert last_share(10, 0.2).tolist() == [False] * 8 + [True] * 2
     assert not last_share(10, 0.0).any()
+
+
+def test_moving_means_are_those_of_a_session_and_start_anew_after_a_hole():
+    rates = np.random.default_rng(0).poisson(8, (60, 3)).astype(np.float32)
+    breaks = np.zeros(60, bool)
+    breaks[[17, 18, 40]] = True
+    for window in (1, 4, 30):
+        ring = RateWindow(3, window)
+        for number, expected in enumerate(moving_mean(rates, breaks, window)):
+            if breaks[number]:
+                ring.reset()
+            np.testing.assert_allclose(ring.push(rates[number]), expected, rtol=1e-6)
+
+
+def test_a_moving_mean_leaves_out_what_is_missing():
+    rates = np.array([[2.0], [np.nan], [4.0], [np.inf], [np.nan]], np.float32)
+    means = moving_mean(rates, np.zeros(5, bool), 2)
+    np.testing.assert_array_equal(means[:, 0], [2, 2, 4, 4, np.nan])
+
+
+def test_trials_are_numbered_as_they_are_cut():
+    labels = np.array([-1, 0, 0, 1, 1, -1, 1, 0])
+    samples = cut(np.ones((8, 1)), labels, breaks=np.zeros(8, bool))
+    trials = trials_of(labels, None)
+    assert trials[labels >= 0].tolist() == [1, 1, 2, 2, 4, 5]
+    assert sorted(set(trials[labels >= 0])) == samples.trials.tolist()
+    numbers = np.array([-1, 7, 7, 8, 8, -1, 8, 9])
+    assert trials_of(labels, numbers)[labels >= 0].tolist() == [1, 1, 2, 2, 2, 3]
