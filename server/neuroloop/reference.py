@@ -24,6 +24,7 @@ from neuroloop.signal.regression import solve
 from neuroloop.signal.rereference import apply
 
 F64 = NDArray[np.float64]
+Pairs = Sequence[tuple[int, int]] | NDArray[np.integer[Any]]
 
 
 def lrr_fit(
@@ -208,3 +209,49 @@ def dpp(kernel: NDArray[Any], max_length: int) -> list[int]:
     kernel: (items, items), symmetric. max_length: how many at most. Raises ModelError unless it is square.
     """
     return dpp_selection.select(kernel, max_length, dpp_selection.LEAST_GAIN).indices
+
+
+# The pathway regulariser of GSNN, as published: a node counts towards its own pathway. It needs PyTorch.
+
+
+def pathway_losses(
+    activations: Sequence[Any],
+    channels: int | NDArray[Any],
+    membership: NDArray[Any],
+    dissim_pairs: Pairs | None = None,
+    lambda_sim: float = 0.1,
+    lambda_dis: float = 0.0,
+    phi_weight: NDArray[Any] | None = None,
+    eps: float = 1e-6,
+) -> tuple[Any, Any]:
+    """L_sim and L_dis, times their lambdas: plain numbers, or tensors with gradients where tensors are given.
+
+    activations: of each layer, (batch, functions * channels) or (batch, functions, channels). channels: of each
+    function, or the function of each column. membership: (pathways, functions). dissim_pairs: (pairs, 2), pathways to
+    be told apart. phi_weight: (channels,) or (1, channels), how channels weigh; by default all the same.
+    Raises ModelError where shapes do not fit, or the batch has one sample.
+    """
+    import torch
+
+    from neuroloop.models.pathway import PathwayRegulariser
+
+    count = channels if np.ndim(channels) == 0 else np.size(channels) // np.asarray(membership).shape[-1]
+    regulariser = PathwayRegulariser(
+        membership,
+        int(count),
+        dissimilar=() if dissim_pairs is None else dissim_pairs,
+        lambda_sim=lambda_sim,
+        lambda_dis=lambda_dis,
+        self_inclusive=True,
+        learn_phi=phi_weight is not None,
+        eps=eps,
+    )
+    if regulariser.phi is not None:
+        given = torch.as_tensor(phi_weight, dtype=torch.float32).ravel()
+        if given.shape != regulariser.phi.shape:
+            raise ModelError(f"phi_weight: expected {tuple(regulariser.phi.shape)}, got {tuple(given.shape)}")
+        regulariser.phi = torch.nn.Parameter(given, requires_grad=False)
+    losses: tuple[torch.Tensor, torch.Tensor] = regulariser([torch.as_tensor(activation) for activation in activations])
+    if any(isinstance(activation, torch.Tensor) for activation in activations):
+        return losses
+    return float(losses[0]), float(losses[1])
