@@ -6,7 +6,7 @@ sums, inputs are not normalised, silent features belong to class 0. Both come ou
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -211,7 +211,7 @@ def dpp(kernel: NDArray[Any], max_length: int) -> list[int]:
     return dpp_selection.select(kernel, max_length, dpp_selection.LEAST_GAIN).indices
 
 
-# The pathway regulariser of GSNN, as published: a node counts towards its own pathway. It needs PyTorch.
+# GSNN, and its pathway regulariser, as published: a node counts towards its own pathway. Both need PyTorch.
 
 
 def pathway_losses(
@@ -255,3 +255,30 @@ def pathway_losses(
     if any(isinstance(activation, torch.Tensor) for activation in activations):
         return losses
     return float(losses[0]), float(losses[1])
+
+
+def gsnn_forward(
+    x: NDArray[Any],
+    edges: Mapping[Any, Any] | Sequence[Any],
+    counts: Mapping[str, Any] | Sequence[Any],
+    state_dict: Mapping[str, Any],
+    **settings: Any,
+) -> tuple[NDArray[Any], list[NDArray[Any]]]:
+    """Outputs, (batch, outputs), and the activations of each layer, (batch, functions * channels).
+
+    x: (batch, inputs). edges: (2, edges) of each kind by name, `input_function`, `function_function` and
+    `function_output`, or in this order. counts: of nodes, or their names, by name, `input`, `function` and `output`, or
+    in this order. state_dict: as published. settings: `norm_first` (true) and `residual` (true), which the state dict
+    does not show; `channels`, `layers`, `norm`, `mlp` and `attention` (hidden units) are read from it, and may be given
+    where they agree. Raises ModelError where these do not fit.
+    """
+    import torch
+
+    from neuroloop.models import gsnn_published
+    from neuroloop.models.gsnn_torch import GSNNModule
+
+    graph = gsnn_published.read_graph(edges, counts)
+    module = GSNNModule(graph, *gsnn_published.read(graph, state_dict, settings))
+    with torch.no_grad():
+        passed = module(torch.as_tensor(np.asarray(x), dtype=torch.float32))
+    return passed.outputs.numpy(), [activation.flatten(1).numpy() for activation in passed.activations]
