@@ -55,16 +55,23 @@ class BatchScores:
 
 @runtime_checkable
 class Decoder(Protocol):
-    """A decoder that answers every bin and learns online."""
+    """A decoder that answers every bin.
+
+    online: whether it learns from the labels of a session; for one that does not, they are a test alone.
+    """
 
     kind: str
+    online: bool
     classes: tuple[str, ...]
 
     def predict(self, rates: NDArray[np.floating[Any]]) -> Scores:
         """The scores for a rate vector, (features,)."""
 
     def learn(self, rates: NDArray[np.floating[Any]], label: int, duration_s: float = 1.0) -> None:
-        """Take in a rate vector of a class, its index. duration_s: what it adds to the age of what was learned."""
+        """Take in a rate vector of a class, its index. duration_s: what it adds to the age of what was learned.
+
+        Raises ModelError where the decoder does not learn online.
+        """
 
     def reset(self) -> None:
         """A hole in the input or a run's start: drop what depends on the bins before. What was learned stays."""

@@ -84,6 +84,12 @@ def read_samples(state: Mapping[str, Any], classes: int) -> NDArray[np.int64]:
     return samples.astype(np.int64)
 
 
+def standardised(rates: NDArray[Any], mean: NDArray[np.float32], scale: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What the network gets for rates, (..., features): float32, 0 where one is missing."""
+    values = ((rates - mean) / scale).astype(np.float32)
+    return np.where(np.isfinite(values), values, np.float32(0))
+
+
 def _floats(state: Mapping[str, Any], name: str, shape: tuple[int, ...]) -> NDArray[Any]:
     array = np.asarray(state.get(name))
     if array.shape != shape or array.dtype.kind != "f" or not np.isfinite(array.astype(np.float32)).all():

@@ -43,6 +43,7 @@ class ClassRateDecoder(ABC):
     """
 
     kind: str
+    online = True
     settings_model: ClassVar[type[OnlineSettings]]
     _rule: Rule = "mean"
 

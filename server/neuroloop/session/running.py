@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from operator import index as as_index
 from time import perf_counter
 from typing import Any, Literal
@@ -121,9 +121,15 @@ class RunningDecoder:
         return scores
 
     def learn(self, *lessons: Taught) -> None:
-        """Judge the answers by the labels, then learn these. Raises Fault; what it then knows, its code decides."""
+        """Judge the answers by the labels, then learn these, if it learns online.
+
+        Raises Fault; what it then knows, its code decides.
+        """
         knowledge = self.knowledge
         accuracy = self._log.judge(knowledge.accuracy, lessons)
+        if not getattr(self.decoder, "online", True):  # kinds from other packages may not say
+            self.knowledge = replace(knowledge, accuracy=accuracy)
+            return
         with faults_of("learn"):
             for lesson in lessons:
                 self.decoder.learn(lesson.rates, lesson.index, lesson.duration_s)

@@ -3,11 +3,11 @@ import json
 import pickle
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import safetensors.numpy
+from tests.unit.models.gsnn_networks import make_graph, make_weights
 
 from neuroloop.errors import ModelError
 from neuroloop.models import decoder_files, lnp_files
@@ -15,7 +15,6 @@ from neuroloop.models.lfr import LFR
 from neuroloop.models.lfr_settings import LFRSettings
 from neuroloop.models.lnp_parameters import LNPSettings, make_parameters
 from neuroloop.models.online import ClassRateDecoder
-from neuroloop.registry import uploads
 from neuroloop.registry.documents import Document
 from neuroloop.registry.uploads import check
 from neuroloop.signal.weight_files import read_weights, write_weights
@@ -58,8 +57,7 @@ def test_a_decoder_that_learned_passes_and_is_the_one_that_is_loaded():
     assert upload.content.settings["prior"] == "frequency"
 
 
-def test_a_backbone_with_a_head_is_checked_without_making_it(monkeypatch):
-    monkeypatch.setattr(uploads, "entry_points", lambda group: [SimpleNamespace(name="lfr")])  # installed or not yet
+def test_a_backbone_with_a_head_is_checked_without_making_it():
     decoder = LFR(["left", "right"], 4, LFRSettings(bins=5, width=3, kernel=2, head="maxrate"))
     for label in (0, 1, 0):
         decoder.set_backbone(dict(decoder._arrays), np.ones(4), np.ones(4), (2, 0))
@@ -74,6 +72,18 @@ def test_a_backbone_with_a_head_is_checked_without_making_it(monkeypatch):
     ):
         with pytest.raises(ModelError, match=message):
             check(decoder_files.write(decoder_files.DecoderFile(file.about, file.tensors | change)), Document())
+
+
+def test_a_gsnn_decoder_is_checked_without_being_made():
+    settings, weights = make_weights(make_graph(3, 2))
+    about = decoder_files.About(
+        kind="gsnn", settings=settings.model_dump(mode="json"), classes=["left", "right"], features=3
+    )
+    whole = decoder_files.write(decoder_files.DecoderFile(about, weights.arrays()))
+    assert check(whole, Document()).content.kind == "gsnn"
+    without = {name: array for name, array in weights.arrays().items() if name != "out_bias"}
+    with pytest.raises(ModelError, match="GSNN parameter out_bias: expected shape"):
+        check(decoder_files.write(decoder_files.DecoderFile(about, without)), Document())
 
 
 def test_an_encoder_says_what_it_is():

@@ -59,3 +59,13 @@ def test_a_prediction_names_how_many_labels_its_decoder_has_learned():
     assert (before["learned"], after["learned"], after["version"]) == (0, 1, 1)
     assert before["digest"] != after["digest"]
     assert decoder.describe()["learned"] == {"a": 1, "b": 0}
+
+
+def test_labels_are_a_test_alone_for_a_decoder_that_does_not_learn_online():
+    decoder = running(online=False, learn=lambda *_: 1 / 0)
+    before = decoder.identity()
+    decoder.predict(RATES, 2)
+    decoder.learn(LESSON)
+    assert decoder.identity() == before
+    assert decoder.describe()["learned"] == {"a": 0, "b": 0}
+    assert decoder.knowledge.accuracy.bins == 1

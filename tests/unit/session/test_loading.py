@@ -1,0 +1,53 @@
+"""A fitted GSNN in a session: it answers bins, and labels test it without changing it."""
+
+import hashlib
+from importlib.metadata import EntryPoint
+
+import numpy as np
+import pytest
+from tests.unit.models.gsnn_networks import make_graph, make_weights
+
+from neuroloop.errors import ModelError
+from neuroloop.models import base, decoder_files
+from neuroloop.models.gsnn import GSNN
+from neuroloop.session.loading import LoadRequest, Needs, build
+from neuroloop.session.running import Loaded, ModelVersion, Taught
+
+CLASSES = ("left", "right", "up")
+CHANNELS = tuple(f"ch{number}" for number in range(12))
+
+
+@pytest.fixture
+def request_of(monkeypatch):
+    kinds = {"gsnn": EntryPoint("gsnn", "neuroloop.models.gsnn:GSNN", base.GROUP)}
+    monkeypatch.setattr(base, "_kinds", lambda: kinds)
+
+    def make(**chosen):
+        settings, weights = make_weights(make_graph(), **chosen)
+        decoder = GSNN(CLASSES, 12, settings)
+        decoder.take(weights)
+        data = decoder_files.write(decoder_files.of(decoder, 12, CHANNELS))
+        digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
+        return LoadRequest(ModelVersion("reach", 2, digest), data, "active", None, Loaded(None, "carry", 50))
+
+    return make
+
+
+def test_a_gsnn_decoder_is_loaded_answers_and_is_tested_by_labels_without_changing(request_of):
+    running = build(request_of(), Needs(CLASSES, CHANNELS, 12, 8), "decoder")
+    before = running.identity()
+    rates = np.arange(12, dtype=np.float32)
+    index = running.predict(rates, 3).index
+    for label in (index, (index + 1) % 3):
+        running.learn(Taught(rates, label, 0.5, np.array([3])))
+    told = running.describe()
+    assert running.identity() == before
+    assert (before["name"], before["version"], before["learned"]) == ("reach", 2, 0)
+    assert told["accuracy"] == {"bins": 2, "correct": 1, "abstained": 0}
+    assert told["learned"] == {"left": 1, "right": 2, "up": 3}
+
+
+def test_a_gsnn_decoder_of_other_channels_is_refused(request_of):
+    needs = Needs(CLASSES, (*CHANNELS[:-1], "ear"), 12, 8)
+    with pytest.raises(ModelError, match="number 12 is 'ear', not 'ch11'"):
+        build(request_of(), needs, "decoder")
