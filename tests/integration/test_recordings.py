@@ -129,6 +129,8 @@ def test_hippocampal_spikes_tell_where_the_animal_runs(start_session, unique_nam
     session = start_session(
         **selectors(unique_name, [0, 0.5]),
         front_end={"kind": "counts"},
+        bin_ms=100,
+        window=5,
         classes=classes,
         decoders=[
             {"name": "maxrate"},
@@ -137,12 +139,12 @@ def test_hippocampal_spikes_tell_where_the_animal_runs(start_session, unique_nam
         ],
     )
     with streaming(player(replace(recording, markers=tuple(first)), unique_name, chunk=5, speed=45)):
-        all_bins(session, recording.sample_count, 3)
+        all_bins(session, recording.sample_count // 5, 3)
     assert session.command("status")["labels"]["learned"] == len(first)
     assert session.command("status")["gaps"] == 0
     answers = {(p["model"]["name"], p["seq"]): p["label"] for p in session.messages["predictions"]}
     truth = np.array([text for _, text in second])
-    last_bins = [round(time * 50) + 24 for time, _ in second]
+    last_bins = [round(time * 10) + 4 for time, _ in second]
     accuracy = {
         name: float(np.mean(truth == [answers[name, seq] for seq in last_bins]))
         for name in ("maxrate", "reference", "poisson")
