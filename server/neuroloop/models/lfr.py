@@ -110,7 +110,7 @@ class LFR:
             raise ModelError(f"rates: all {values.size} values are missing; nothing to learn")
         stream = self._taught
         stream.reset()
-        for row in np.ascontiguousarray(values, np.float32):
+        for row in np.array(values, np.float32, order="C"):  # a copy: a kernel for read-only arrays is another
             stream.push(row)
         return stream.features
 

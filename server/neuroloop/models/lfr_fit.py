@@ -1,8 +1,9 @@
-"""Fitting a backbone and a head: without labels, with them, and the head alone. PyTorch, one device, seeded.
+"""Fitting a backbone: without labels, and with them. PyTorch, one device, seeded.
 
     pretrain    learning from randomness (`lfr_torch`) over all windows of the rates
     tune        backbone and a softmax regression on it, by AdamW, until held-back trials get no better
-    fit_linear  softmax regression on the features of a backbone that stays as it is, by L-BFGS, until the same
+
+The head of a backbone that stays as it is: `lfr_regression`.
 
 Windows overlap, so an epoch of pretraining takes every `stride`th, each epoch others: all are seen within `stride`
 epochs.
@@ -12,17 +13,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional
 
 from neuroloop.models.backbones_torch import Backbone
 from neuroloop.models.lfr_projectors import make_predictors, make_projectors, seeded
+from neuroloop.models.lfr_regression import Lessons, Patience, cross_entropy, weighed
 from neuroloop.models.lfr_settings import LFRFitSettings
 from neuroloop.models.lfr_torch import MOST_SAMPLES, LearnFromRandomness
 
@@ -33,7 +32,6 @@ Indices = NDArray[np.intp]
 OnEpoch = Callable[[int, float], None]
 
 AT_ONCE = 1024  # windows whose features are taken
-SHARPNESS = np.geomspace(0.02, 50.0, 400)  # among which that of the probabilities is sought
 
 
 class Windows:
@@ -49,44 +47,11 @@ class Windows:
         return self._rates[ends.to(self.device)[:, None] + self._back]
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class Lessons:
-    """ends: the windows. labels: their classes. weights: what each counts, 1 on average. trials: how many they are of.
-
-    All but `trials` (windows,).
-    """
-
-    ends: Indices
-    labels: Indices
-    weights: F32
-    trials: int
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Linear:
-    """weight: (width, classes). bias: (classes,). sharpness: of the softmax, as held-back trials have it."""
-
-    weight: F32
-    bias: F32
-    sharpness: float
-
-
 def device_of(settings: LFRFitSettings) -> torch.device:
     name = settings.device
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(name)
-
-
-@contextmanager
-def threads(count: int) -> Iterator[None]:
-    """Run PyTorch on so many threads: on a busy machine, threads waiting for each other made a fit ten times slower."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def pretrain(
@@ -159,14 +124,14 @@ def tune(
     optimizer = _adamw(list(whole.parameters()), settings)
     order = np.random.default_rng(settings.seed + 1)
     labels, weights = _tensor(lessons.labels, windows), _tensor(lessons.weights, windows)
-    stop, best = _Patience(settings.patience), copy.deepcopy(backbone.state_dict())
+    stop, best = Patience(settings.patience), copy.deepcopy(backbone.state_dict())
     for epoch in range(epochs):
         whole.train()
         total, steps = 0.0, 0
         for batch in _batches(np.arange(len(lessons.ends)), settings.batch, order):
             optimizer.zero_grad(set_to_none=True)
             logits = whole(windows.of(torch.from_numpy(lessons.ends)[batch]))
-            loss = _cross_entropy(logits, labels[batch.to(windows.device)], weights[batch.to(windows.device)])
+            loss = cross_entropy(logits, labels[batch.to(windows.device)], weights[batch.to(windows.device)])
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             total, steps = total + loss.item(), steps + 1
@@ -187,89 +152,6 @@ def features_of(backbone: Backbone, windows: Windows, ends: Indices) -> Tensor:
         return torch.cat([backbone(windows.of(part)) for part in torch.split(torch.from_numpy(ends), AT_ONCE)])
 
 
-def fit_linear(
-    features: Tensor,
-    lessons: Lessons,
-    held_back_features: Tensor | None,
-    held_back: Lessons | None,
-    classes: int,
-    settings: LFRFitSettings,
-    on_epoch: OnEpoch,
-) -> Linear:
-    """Softmax regression on the features of the lessons, (windows, width); classes without a lesson get no weight."""
-    mean, std = features.mean(0), features.std(0, correction=0)
-    std = torch.where(std > 0, std, torch.ones_like(std))
-    labels = torch.from_numpy(lessons.labels).to(features.device)
-    weights = torch.from_numpy(lessons.weights).to(features.device)
-    inputs = ((features - mean) / std).double()
-    weight = torch.zeros(features.shape[1], classes, dtype=torch.float64, device=features.device, requires_grad=True)
-    bias = torch.zeros(classes, dtype=torch.float64, device=features.device, requires_grad=True)
-    optimizer = torch.optim.LBFGS([weight, bias], max_iter=5, line_search_fn="strong_wolfe")
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = _cross_entropy(inputs @ weight + bias, labels, weights.double())
-        loss = loss + settings.ridge * weight.square().sum()
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss
-
-    tested = None if held_back_features is None else ((held_back_features - mean) / std).double()
-    stop, best = _Patience(settings.patience), (weight.detach().clone(), bias.detach().clone())
-    for epoch in range(settings.head_epochs):
-        value = optimizer.step(closure).item()  # type: ignore[no-untyped-call]
-        with torch.no_grad():
-            if tested is not None and held_back is not None:
-                value = _weighed(tested @ weight + bias, held_back).item()
-        on_epoch(epoch + 1, value)
-        if stop.is_better(value):
-            best = weight.detach().clone(), bias.detach().clone()
-        if stop.is_over:
-            break
-    weight, bias = best
-    sharpness = 1.0
-    if tested is not None and held_back is not None:
-        sharpness = fit_sharpness((tested @ weight + bias).cpu().numpy(), held_back)
-    weight = weight / std[:, None]
-    bias = bias - mean.double() @ weight
-    return Linear(weight.float().cpu().numpy(), bias.float().cpu().numpy(), sharpness)
-
-
-def fit_sharpness(logits: NDArray[np.float64], held_back: Lessons) -> float:
-    """Of the softmax, for the least cross-entropy with Platt's targets, as in `calibration`.
-
-    logits: (windows, classes), of what is held back.
-    """
-    certain = held_back.trials / (held_back.trials + 1)
-    classes = logits.shape[1]
-    targets = np.full(logits.shape, (1 - certain) / (classes - 1))
-    targets[np.arange(len(logits)), held_back.labels] = certain
-    losses = []
-    for sharpness in SHARPNESS:
-        scaled = sharpness * (logits - logits.max(axis=1, keepdims=True))
-        log_p = scaled - np.log(np.exp(scaled).sum(axis=1, keepdims=True))
-        losses.append(-(held_back.weights[:, None] * targets * log_p).sum())
-    return float(SHARPNESS[int(np.argmin(losses))])
-
-
-class _Patience:
-    """Ends a training after so many epochs without improvement."""
-
-    def __init__(self, epochs: int) -> None:
-        self._epochs, self._since, self._best = epochs, 0, float("inf")
-
-    def is_better(self, value: float) -> bool:
-        """Note an epoch's loss; whether it is the least so far, by more than rounding."""
-        if value < self._best - 1e-5 * max(1.0, abs(value)):
-            self._best, self._since = value, 0
-            return True
-        self._since += 1
-        return False
-
-    @property
-    def is_over(self) -> bool:
-        return self._since >= self._epochs
-
-
 def _batches(items: Indices, size: int, order: np.random.Generator) -> Iterator[Tensor]:
     """In random order; one that is left over alone has nothing to be told apart from, and is left out if it can be."""
     shuffled = torch.from_numpy(order.permutation(items))
@@ -286,17 +168,8 @@ def _tensor(values: NDArray[np.generic], windows: Windows) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(values)).to(windows.device)
 
 
-def _cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
-    return (functional.cross_entropy(logits, labels, reduction="none") * weights).sum() / weights.sum()
-
-
-def _weighed(logits: Tensor, lessons: Lessons) -> Tensor:
-    labels = torch.from_numpy(lessons.labels).to(logits.device)
-    return _cross_entropy(logits, labels, torch.from_numpy(lessons.weights).to(logits))
-
-
 def _held_back_loss(whole: nn.Module, windows: Windows, held_back: Lessons) -> float:
     whole.eval()
     with torch.no_grad():
         parts = torch.split(torch.from_numpy(held_back.ends), AT_ONCE)
-        return _weighed(torch.cat([whole(windows.of(part)) for part in parts]), held_back).item()
+        return weighed(torch.cat([whole(windows.of(part)) for part in parts]), held_back).item()

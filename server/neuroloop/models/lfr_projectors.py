@@ -37,6 +37,7 @@ def make_projectors(settings: ProjectorSettings, bins: int, units: int, seed: in
 
     Raises ModelError where a convolution is longer than the window.
     """
+    settings.check_window(bins)
     forms = product(settings.kinds, settings.depths, settings.widths)
     made = []
     for number, (kind, depth, width) in enumerate(islice(cycle(forms), settings.count)):
@@ -58,11 +59,6 @@ def _projector(
         return nn.Sequential(nn.Flatten(), nn.Linear(bins * units, settings.outputs))
     if kind == "mlp":
         return nn.Sequential(nn.Flatten(), _perceptron(bins * units, width, depth, settings.outputs))
-    if bins - depth * (settings.kernel - 1) < 1:
-        raise ModelError(
-            f"projectors: {depth} convolutions of {settings.kernel} bins need a window of at least "
-            f"{1 + depth * (settings.kernel - 1)} bins, got {bins}"
-        )
     layers: list[nn.Module] = [TimeLast()]
     for layer in range(depth):
         layers += [nn.Conv1d(width if layer else units, width, settings.kernel), nn.ReLU()]

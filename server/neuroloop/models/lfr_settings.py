@@ -6,6 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from neuroloop.errors import ModelError
+
 ProjectorKind = Literal["linear", "mlp", "conv"]
 
 
@@ -60,6 +62,15 @@ class ProjectorSettings(BaseModel):
             raise ValueError("widths, depths: expected numbers from 1 on")
         return self
 
+    def check_window(self, bins: int) -> None:
+        """Raise ModelError where a convolution is longer than the window."""
+        least = 1 + max(self.depths) * (self.kernel - 1)
+        if "conv" in self.kinds and bins < least:
+            raise ModelError(
+                f"projectors: {max(self.depths)} convolutions of {self.kernel} bins need a window of at least {least} "
+                f"bins, got {bins}; give other kinds, fewer layers or shorter ones"
+            )
+
 
 class PredictorSettings(BaseModel):
     """What predicts each chosen projector from the adapted features."""
@@ -96,3 +107,8 @@ class LFRFitSettings(BaseModel):
     device: Literal["auto", "cpu", "cuda"] = Field("cpu", description="where it runs")
     threads: int = Field(1, ge=1, description="of the CPU")
     seed: int = Field(0, ge=0, description="of projectors, first weights, the sample for the choice, and order")
+
+    @property
+    def targets_asked(self) -> int:
+        """How many targets are to be chosen."""
+        return self.targets if 0 < self.targets < self.projectors.count else self.projectors.count

@@ -10,8 +10,7 @@ correlation are kept; nothing is random but the order of pieces, which is seeded
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +27,7 @@ from neuroloop.models.lnp_parameters import LNPSettings, cell_names
 from neuroloop.models.lnp_start import start_from_spikes
 from neuroloop.models.lnp_torch import LNPModule
 from neuroloop.models.receptive_fields import Frame
+from neuroloop.models.torch_threads import threads
 
 __all__ = ["LNPFit", "LNPFitSettings", "LNPScore", "fit", "score"]
 
@@ -91,7 +91,7 @@ def fit(
     bins = len(frames) if exact else training.batch_bins
     pieces = [windows(*tensors, torch.from_numpy(learn).to(dtype), lead, bins)]
     pieces += [windows(*tensors, torch.from_numpy(held_out).to(dtype), lead, len(frames))]
-    with _threads(training.threads):
+    with threads(training.threads):
         curve = train(model, pieces[0], pieces[1] if held_out.any() else None, training, on_epoch)
     return LNPFit(LNP(names, frame, settings, **model.export().arrays()), curve)
 
@@ -148,17 +148,6 @@ def _split(used: Bins, share: float) -> tuple[Bins, Bins]:
     held_out = np.zeros_like(used)
     held_out[indices[len(indices) - round(share * len(indices)) :]] = True
     return used & ~held_out, held_out
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """Run PyTorch on so many threads: on a busy machine, threads waiting for each other made a fit ten times slower."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _lightning() -> tuple[Any, Any]:

@@ -23,8 +23,9 @@ from neuroloop.errors import ModelError
 from neuroloop.models import decoder_files, lfr_fit
 from neuroloop.models.backbones_torch import make_backbone
 from neuroloop.models.lfr import LFR
-from neuroloop.models.lfr_fit import Lessons
+from neuroloop.models.lfr_regression import Lessons, fit_linear
 from neuroloop.models.lfr_settings import LFRFitSettings, LFRSettings
+from neuroloop.models.torch_threads import threads
 from neuroloop.training.arrays import Arrays
 from neuroloop.training.decoders import class_labels
 from neuroloop.training.fitted import Fitted, Tell
@@ -96,6 +97,7 @@ def fit(request: FitRequest, arrays: Arrays, tell: Tell) -> Fitted:
         "training_samples": len(taught),
         "held_out_samples": len(tests),
         "pretraining_samples": len(pretraining) if training.pretrain_epochs else 0,
+        "targets_asked": training.targets_asked if training.pretrain_epochs else 0,
         "targets": targets,
     }
     return Fitted(decoder_files.write(file), about, metrics, amounts)
@@ -145,7 +147,7 @@ def _fit(decoder: LFR, data: Data, pretraining: Indices, taught: Indices, traini
     standardised = np.nan_to_num((data.rates - mean) / std, nan=0.0, posinf=0.0, neginf=0.0)
     lessons, held_back = _lessons(data, taught, training.validation)
     chosen: list[int] = []
-    with lfr_fit.threads(training.threads):
+    with threads(training.threads):
         windows = lfr_fit.Windows(standardised, settings.bins, lfr_fit.device_of(training))
         backbone = make_backbone(settings, decoder.features, training.seed).to(windows.device)
         if training.pretrain_epochs:
@@ -156,7 +158,7 @@ def _fit(decoder: LFR, data: Data, pretraining: Indices, taught: Indices, traini
         if settings.head == "linear":
             features = lfr_fit.features_of(backbone, windows, lessons.ends)
             tested = None if held_back is None else lfr_fit.features_of(backbone, windows, held_back.ends)
-            linear = lfr_fit.fit_linear(features, lessons, tested, held_back, classes, training, told[2])
+            linear = fit_linear(features, lessons, tested, held_back, classes, training, told[2])
             counts = np.bincount(lessons.labels, minlength=classes)
             decoder.set_linear(linear.weight, linear.bias, counts, linear.sharpness)
     if settings.head == "maxrate":

@@ -46,6 +46,8 @@ def lfr_settings(request: FitRequest) -> tuple[LFRSettings, LFRFitSettings]:
     chosen = check_settings("lfr", LFRFitSettings, {"seed": request.seed} | training)
     assert isinstance(decoder, LFRSettings)
     assert isinstance(chosen, LFRFitSettings)
+    if chosen.pretrain_epochs:
+        chosen.projectors.check_window(decoder.bins)
     return decoder, chosen
 
 

@@ -63,7 +63,7 @@ def test_a_decoder_is_fitted_measured_on_what_it_has_not_seen_and_read_back(swee
     assert fitted.metrics["accuracy"] > 0.85  # by their means, the classes are the same
     assert fitted.metrics["log_loss"] < 0.5
     assert fitted.amounts["held_out_samples"] == 16
-    assert fitted.amounts["targets"] == 4
+    assert fitted.amounts["targets"] == fitted.amounts["targets_asked"] == 4
     progress, losses = zip(*told, strict=True)
     assert progress == tuple(sorted(progress))
     assert progress[-1] == 1.0
@@ -179,6 +179,8 @@ def test_labels_and_settings_that_cannot_be_learned_are_refused(sweeps):
             fit(request(), sweeps | change, ignore)
     with pytest.raises(ModelError, match="widht: unknown; lfr has"):
         fit(request(widht=3), sweeps, ignore)
+    with pytest.raises(ModelError, match="2 convolutions of 9 bins need a window of at least 17 bins, got 6"):
+        fit(request(training={"projectors": {"kernel": 9}}), sweeps, ignore)
     with pytest.raises(ModelError, match="epochs: unknown"):
         fit(request(training={"epochs": 3}), sweeps, ignore)
     with pytest.raises(ModelError, match="trials: unknown; a fit of kind lfr takes rates, labels"):
