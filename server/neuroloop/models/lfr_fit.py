@@ -65,7 +65,7 @@ def pretrain(
     order = np.random.default_rng(settings.seed)
     sample = order.choice(ends, size=min(MOST_SAMPLES, len(ends)), replace=False)
     model.select_targets(windows.of(torch.from_numpy(np.sort(sample))), settings.targets)
-    optimizer = _adamw(model.learned_parameters(), settings)
+    optimizer = _adamw(model.learned_parameters(), settings.learning_rate, settings)
     for epoch in range(settings.pretrain_epochs):
         model.train()
         model.begin_epoch(epoch)
@@ -121,7 +121,7 @@ def tune(
     with seeded(settings.seed + 1):
         head = nn.Linear(width, classes).to(windows.device)
     whole = nn.Sequential(backbone.to(windows.device), head)
-    optimizer = _adamw(list(whole.parameters()), settings)
+    optimizer = _adamw(list(whole.parameters()), settings.tune_learning_rate, settings)
     order = np.random.default_rng(settings.seed + 1)
     labels, weights = _tensor(lessons.labels, windows), _tensor(lessons.weights, windows)
     stop, best = Patience(settings.patience), copy.deepcopy(backbone.state_dict())
@@ -160,8 +160,8 @@ def _batches(items: Indices, size: int, order: np.random.Generator) -> Iterator[
             yield batch
 
 
-def _adamw(parameters: list[nn.Parameter], settings: LFRFitSettings) -> torch.optim.AdamW:
-    return torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+def _adamw(parameters: list[nn.Parameter], rate: float, settings: LFRFitSettings) -> torch.optim.AdamW:
+    return torch.optim.AdamW(parameters, lr=rate, weight_decay=settings.weight_decay)
 
 
 def _tensor(values: NDArray[np.generic], windows: Windows) -> Tensor:

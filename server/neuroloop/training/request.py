@@ -82,7 +82,10 @@ class FitRequest(Settings):
     source: Source
     classes: list[str] | None = Field(None, min_length=2, description="of a decoder; by default the labels that occur")
     window: int | None = Field(
-        None, ge=1, le=10_000, description="bins whose mean is one sample of a decoder; by default all of a trial"
+        None,
+        ge=1,
+        le=10_000,
+        description="bins whose mean is one sample of a decoder, by default all of a trial; for lfr, a rate vector",
     )
     held_out: float = Field(0.2, ge=0, lt=1, description="last share of the data, for the metrics alone")
     min_metric: float | None = Field(None, description="a held-out metric below this: registered, but not activated")

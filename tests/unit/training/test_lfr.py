@@ -58,7 +58,7 @@ def sweeps():
 @pytest.mark.parametrize("head", ["linear", "maxrate"])
 def test_a_decoder_is_fitted_measured_on_what_it_has_not_seen_and_read_back(sweeps, head):
     told = []
-    asked = request(head=head, training={"tune_epochs": 12, "learning_rate": 5e-3})
+    asked = request(head=head, training={"tune_epochs": 12, "tune_learning_rate": 5e-3})
     fitted = fit(asked, sweeps, lambda progress, loss: told.append((progress, loss)))
     assert fitted.metrics["accuracy"] > 0.85  # by their means, the classes are the same
     assert fitted.metrics["log_loss"] < 0.5
@@ -76,7 +76,9 @@ def test_a_decoder_is_fitted_measured_on_what_it_has_not_seen_and_read_back(swee
 
 
 def test_from_scratch_the_labels_alone_train_the_backbone(sweeps):
-    fitted = fit(request(training={"pretrain_epochs": 0, "tune_epochs": 25, "learning_rate": 5e-3}), sweeps, ignore)
+    fitted = fit(
+        request(training={"pretrain_epochs": 0, "tune_epochs": 25, "tune_learning_rate": 5e-3}), sweeps, ignore
+    )
     assert fitted.metrics["accuracy"] > 0.85
     assert fitted.amounts["pretraining_samples"] == fitted.amounts["targets"] == 0
 
@@ -87,7 +89,7 @@ def test_pretraining_alone_makes_features_that_a_linear_head_can_use(sweeps):
 
 
 def test_a_gated_recurrent_unit_is_fitted_too(sweeps):
-    asked = request(backbone="gru", training={"pretrain_epochs": 1, "tune_epochs": 25, "learning_rate": 1e-2})
+    asked = request(backbone="gru", training={"pretrain_epochs": 1, "tune_epochs": 25, "tune_learning_rate": 1e-2})
     assert fit(asked, sweeps, ignore).metrics["accuracy"] > 0.85
 
 
@@ -134,7 +136,7 @@ def test_unlabelled_bins_are_pretrained_on(sweeps):
 def test_a_unit_that_is_silent_or_missing_does_not_spoil_the_others(sweeps):
     rates = sweeps["rates"].copy()
     rates[:, 0], rates[::7, 1] = 0.0, np.nan
-    asked = request(training={"tune_epochs": 25, "learning_rate": 5e-3})
+    asked = request(training={"tune_epochs": 25, "tune_learning_rate": 5e-3})
     assert fit(asked, sweeps | {"rates": rates}, ignore).metrics["accuracy"] > 0.75
     mean, std = standards(rates)
     assert np.isfinite(mean).all()
@@ -146,7 +148,7 @@ def test_the_backbones_steps_are_limited_over_all_epochs(sweeps):
     none = fit(request(training={"pretrain_epochs": 3, "max_backbone_training_steps": 0}), sweeps, ignore)
     some = fit(request(training={"pretrain_epochs": 3, "max_backbone_training_steps": 2}), sweeps, ignore)
     first, second = (decoder_files.read(fitted.weights).tensors["backbone.weight0"] for fitted in (none, some))
-    assert 0 < np.abs(first - second).max() < 2.5 * 2 * 1e-3  # of AdamW, a step is at most the learning rate
+    assert 0 < np.abs(first - second).max() < 2.5 * 2 * 3e-3  # of AdamW, a step is at most the learning rate
 
 
 @pytest.mark.parametrize(
