@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 
 import yaml
 from platformdirs import user_data_path
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator, model_validator
 
 from neuroloop.errors import ConfigError
 from neuroloop.signal.clusters import ByElement, Clusters, Neighbours, Position, resolve_clusters
@@ -46,18 +46,40 @@ class StreamSelector(Settings):
         return self
 
 
-class StreamSettings(StreamSelector):
-    """The stream of samples that drives a session."""
+class InletSettings(StreamSelector):
+    """A stream of samples, and how it is received."""
 
     nominal_srate: float | None = Field(None, gt=0, le=1e6, description="Hz; a stream of another rate is refused")
     channel_count: int | None = Field(None, ge=1, le=65_536, description="a stream of another count is refused")
-    channels: list[str] | None = Field(None, min_length=1, description="labels of the channels to use; all by default")
     dejitter: Literal["auto", "on", "off"] = Field(
         "auto", description="smooth the timestamps; auto: only when they are seen to jitter"
     )
-    fill: Literal["hold", "zero"] = Field("hold", description="what stands in for missing samples")
     buffer_s: float = Field(4.0, ge=0.5, le=60, description="seconds of samples kept when the loop falls behind")
     stall_after_s: float = Field(0.5, gt=0, description="seconds without a sample until the stream counts as stalled")
+
+
+class StreamSettings(InletSettings):
+    """The stream of samples that drives a session."""
+
+    channels: list[str] | None = Field(None, min_length=1, description="labels of the channels to use; all by default")
+    fill: Literal["hold", "zero"] = Field("hold", description="what stands in for missing samples")
+
+
+class StimulusSettings(InletSettings):
+    """A second stream, for encoders: each sample is a frame of the stimulus, its channels the pixels."""
+
+    frame: tuple[PositiveInt, PositiveInt, PositiveInt] | None = Field(
+        None, description="channels, rows, columns of a frame; by default every channel of the stream is one"
+    )
+    patience_ms: float = Field(250.0, gt=0, le=10_000, description="longest that the encoders wait for a bin's frames")
+    hold_s: float = Field(1.0, gt=0, le=3600, description="seconds that a frame stands in for those to come")
+
+
+class EncoderSettings(Settings):
+    """How the encoders of a session run; they come out of the registry."""
+
+    online: bool = Field(False, description="learn from the spikes of every bin")
+    score_half_life_s: float = Field(60.0, gt=0, description="after which a bin counts half in the running scores")
 
 
 class MarkerSettings(Settings):
@@ -150,6 +172,8 @@ class SessionSettings(Settings):
     autostart: bool = True
     stream: StreamSettings
     markers: list[MarkerSettings] = Field(default_factory=list)
+    stimulus: StimulusSettings | None = None
+    encoder: EncoderSettings = Field(default_factory=EncoderSettings)
     front_end: FrontEnd = Field(default_factory=BroadbandSettings)
     rereference: RereferenceSettings = Field(default_factory=RereferenceSettings)
     device: Literal["auto", "cpu", "cuda"] = Field(
@@ -198,6 +222,8 @@ class SessionSettings(Settings):
                     raise ValueError(
                         f"markers: {text!r} maps to {label!r}, which is none of the classes {self.classes}"
                     )
+        if self.stimulus is not None and self.front_end.kind == "bandpower":
+            raise ValueError("stimulus: encoders predict spikes; expected front_end.kind broadband or counts")
         labels, clusters = self.stream.channels, self.rereference.clusters
         if isinstance(clusters, ByElement | Neighbours):
             pass  # only the stream can tell

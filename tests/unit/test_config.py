@@ -20,7 +20,7 @@ def test_every_example_is_valid(path):
 
 
 def test_the_examples_that_the_readme_names_are_there():
-    assert {path.stem for path in CONFIGS} == {"array", "counts", "demo", "headset"}
+    assert {path.stem for path in CONFIGS} == {"array", "counts", "demo", "headset", "retina"}
 
 
 @pytest.mark.parametrize(
@@ -53,6 +53,12 @@ def test_the_examples_that_the_readme_names_are_there():
             ["markers", "nowhere", "'a', 'b'"],
         ),
         ({"markers": [{"stream": {"name": "m"}, "window": [1, 0]}]}, ["window", "before"]),
+        ({"stimulus": {}}, ["stimulus", "name, type, source_id, predicate"]),
+        ({"stimulus": {"name": "m", "frame": [1, 0, 4]}}, ["stimulus.frame", "greater than 0", "0"]),
+        (
+            {"stimulus": {"name": "m"}, "front_end": {"kind": "bandpower"}, "stream": {"name": "x"}},
+            ["stimulus", "spikes", "broadband or counts"],
+        ),
     ],
 )
 def test_an_impossible_value_is_refused_by_key_value_and_what_is_allowed(changes, words):

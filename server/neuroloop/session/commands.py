@@ -22,7 +22,7 @@ import structlog
 import zmq
 
 from neuroloop.errors import Conflict, ModelError, NeuroloopError, NotFound, Unavailable
-from neuroloop.session import decoder_commands
+from neuroloop.session import decoder_commands, encoder_commands
 from neuroloop.session.inbox import Command, End
 from neuroloop.session.loop import Loop
 from neuroloop.session.rereferencing import Rereferencing
@@ -32,7 +32,7 @@ from neuroloop.signal.weights import Weights
 log = structlog.get_logger(__name__)
 
 ANSWER_S = 10.0
-PATIENCE_S = {"decoder_load": 60.0}  # of a kind that compiles for the first time
+PATIENCE_S = {"decoder_load": 60.0, "encoder_load": 60.0}  # of a kind that compiles for the first time
 WAITING_LIMIT = 256
 MODES = ("frozen", "incremental", "forgetting")
 
@@ -168,6 +168,9 @@ HANDLERS: dict[str, Callable[[Loop, Command], dict[str, Any] | None]] = {
     "decoder_rollback": decoder_commands.rollback,
     "decoder_promote": decoder_commands.promote,
     "decoder_remove": decoder_commands.remove,
+    "encoder_load": encoder_commands.load,
+    "encoder_rollback": encoder_commands.rollback,
+    "encoder_remove": encoder_commands.remove,
     "shutdown": _shutdown,
 }
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
-from neuroloop.config import Name, explain
-from neuroloop.errors import ModelError
+from neuroloop.config import Name
+from neuroloop.session.command_arguments import Arguments, ModelArgument, Named, check
 from neuroloop.session.inbox import Command
 from neuroloop.session.loading import LoadRequest
 from neuroloop.session.loop import Loop
@@ -15,19 +15,8 @@ from neuroloop.session.recent import BINS
 from neuroloop.session.running import Loaded, ModelVersion
 
 
-class _Arguments(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
-
-
-class _Model(_Arguments):
-    name: Name
-    version: int = Field(ge=1)
-    digest: str = Field(pattern=r"^sha256:[0-9a-f]{64}$")
-    alias: str | None = None
-
-
-class _Load(_Arguments):
-    model: _Model
+class _Load(Arguments):
+    model: ModelArgument
     weights: bytes
     role: Literal["active", "shadow"] = "active"
     decoder: Name | None = None
@@ -35,22 +24,8 @@ class _Load(_Arguments):
     reprime_bins: int = Field(50, ge=1, le=BINS)
 
 
-class _Named(_Arguments):
-    name: Name
-
-
-Checked = TypeVar("Checked", bound=_Arguments)
-
-
-def _check(kind: type[Checked], command: Command) -> Checked:
-    try:
-        return kind.model_validate(command.arguments)
-    except ValidationError as error:
-        raise ModelError(f"{command.name}: {explain(error)}") from error
-
-
 def load(loop: Loop, command: Command) -> None:
-    given = _check(_Load, command)
+    given = check(_Load, command)
     model = ModelVersion(given.model.name, given.model.version, given.model.digest)
     loaded = Loaded(given.model.alias, given.state, given.reprime_bins)
     request = LoadRequest(model, given.weights, given.role, given.decoder, loaded)
@@ -62,9 +37,9 @@ def rollback(loop: Loop, command: Command) -> None:
 
 
 def promote(loop: Loop, command: Command) -> None:
-    loop.swaps.promote(_check(_Named, command).name, command.reply)
+    loop.swaps.promote(check(Named, command).name, command.reply)
 
 
 def remove(loop: Loop, command: Command) -> dict[str, Any]:
-    removed = loop.swaps.remove(_check(_Named, command).name)
+    removed = loop.swaps.remove(check(Named, command).name)
     return {"decoder": removed.name, "model": removed.identity()}

@@ -17,7 +17,7 @@ import numpy as np
 import pylsl
 from pylsl.util import LostError
 
-from neuroloop.config import MarkerSettings, StreamSelector, StreamSettings
+from neuroloop.config import InletSettings, MarkerSettings, StreamSelector
 from neuroloop.errors import StreamError
 from neuroloop.session.ring import Ring
 from neuroloop.session.streams import GONE, StreamDescription, describe, find
@@ -85,7 +85,7 @@ class SampleInlet(threading.Thread):
     def __init__(
         self,
         name: str,
-        settings: StreamSettings,
+        settings: InletSettings,
         *,
         prepare: Callable[[StreamDescription, np.dtype[np.generic]], Ring],
         notify: Callable[[InletEvent], None],

@@ -132,6 +132,11 @@ class Labels:
     def pending(self) -> int:
         return len(self._pending)
 
+    @property
+    def tally(self) -> dict[str, int]:
+        """How many came to what."""
+        return {"learned": self.learned, "refused": self.refused, "pending": self.pending}
+
     def submit(self, history: RateHistory, label: Any, start: float | None, end: float | None) -> Label:
         """Take a label in; without times it is for the window that just ended.
 

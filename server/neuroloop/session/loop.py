@@ -20,10 +20,12 @@ from neuroloop.pipeline import Bin
 from neuroloop.session import messages
 from neuroloop.session.blocks import Block, Hole
 from neuroloop.session.chain import Chain, make_chain
+from neuroloop.session.encoders import Encoders
 from neuroloop.session.inbox import Call, Command, Crash, End, Found, Inbox, MarkerLabel, Notice
 from neuroloop.session.inlet import InletEvent, MarkerInlet, SampleInlet
 from neuroloop.session.labels import Labels, Lesson
 from neuroloop.session.latency import Latency
+from neuroloop.session.markers import marker_inlets
 from neuroloop.session.messages import BinTime, Health
 from neuroloop.session.publish import Publisher
 from neuroloop.session.ring import Ring
@@ -60,6 +62,7 @@ class Loop:
         self._second = local_clock() + 1.0
         self._watch: Watch | None = None
         self.swaps = Swaps(self)
+        self.encoders = Encoders(self, publish)
 
     def run(self, handle: dict[str, Any]) -> None:
         """Until told to end. handle: command name -> function of (loop, command) that answers it."""
@@ -72,6 +75,7 @@ class Loop:
                 self.stop()
         finally:
             self.swaps.end()
+            self.encoders.end()
             if self.chain is not None:
                 self.chain.end()
             for message in self.inbox.close():
@@ -128,18 +132,11 @@ class Loop:
             wake=self.inbox.wake,
         )
         self.inlet = inlet
-        self._markers = [
-            MarkerInlet(
-                f"{self.session.name}-{number}",
-                settings,
-                submit=lambda label, start, end: self.inbox.put(MarkerLabel(label, start, end)),
-                notify=lambda event: self.inbox.put(Notice(None, event)),
-            )
-            for number, settings in enumerate(self.session.markers)
-        ]
+        self._markers = marker_inlets(self.session, self.inbox)
         self.health.state, self.health.detail = "running", "looking for the stream"
         for thread in (inlet, *self._markers):
             thread.start()
+        self.encoders.start()
         self.event("session_started", "looking for the stream")
 
     def stop(self) -> None:
@@ -157,6 +154,7 @@ class Loop:
         for label in self.labels.clear():
             self.event("label_refused", f"{label.label!r}: the session stopped before its last bin was complete")
         self.swaps.stop()
+        self.encoders.stop()
         self.event("session_stopped", "stopped")
 
     def _prepare(self, inlet: SampleInlet, description: StreamDescription, dtype: np.dtype[np.generic]) -> Ring:
@@ -299,6 +297,7 @@ class Loop:
             chain.outlets.push(time.end, message["scores"], message["label"])
         chain.history.add(self.seq, time.end, outcome.values, outcome.reason is None)
         chain.decoders.show(outcome, self.seq, time, version, message["index"])
+        self.encoders.show(outcome, time)
         self._tell_of_decoders()
         self.seq += 1
         self.health.tally.bins += 1
@@ -384,13 +383,10 @@ class Loop:
         return status
 
     def status(self) -> dict[str, Any]:
-        self.health.labels = {
-            "learned": self.labels.learned,
-            "refused": self.labels.refused,
-            "pending": self.labels.pending,
-        }
+        self.health.labels = self.labels.tally
         self.health.latency = self._latency.summary()
-        return messages.status(self.session, self.health, self.inlet, self.chain, self.seq, local_clock())
+        status = messages.status(self.session, self.health, self.inlet, self.chain, self.seq, local_clock())
+        return status | self.encoders.describe()
 
     def _every_second(self, now: float) -> None:
         self._second = max(self._second + 1.0, now)

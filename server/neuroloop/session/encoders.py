@@ -1,0 +1,231 @@
+"""The encoders of a session, as the loop sees them: it hands bins over, and asks for exchanges.
+
+Encoders answer in a thread of their own (`encoder_thread`), which the loop never waits for. A version of the registry
+is loaded and asked once beside both, and exchanged between two bins of that thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from pylsl import local_clock
+
+from neuroloop.errors import Conflict, NeuroloopError, Unavailable
+from neuroloop.pipeline import Bin
+from neuroloop.session.alignment import compile_for_every_format
+from neuroloop.session.encoder_loading import EncoderRequest, build, compile_encoders
+from neuroloop.session.encoder_thread import EncoderBin, EncoderThread, Told
+from neuroloop.session.inbox import Call, Notice
+from neuroloop.session.messages import BinTime
+from neuroloop.session.publish import Publisher
+from neuroloop.session.running_encoder import EncoderNeeds, RunningEncoder, named
+from neuroloop.session.stimulus import Stimulus
+
+if TYPE_CHECKING:
+    from neuroloop.session.loop import Loop
+
+Exchange = Callable[[], tuple[RunningEncoder | None, RunningEncoder]]
+
+
+class Encoders:
+    """Of one session; without a stimulus in its configuration, there can be none. Called by the loop, unless noted."""
+
+    def __init__(self, loop: Loop, publish: Publisher) -> None:
+        self._loop = loop
+        self._publish = publish
+        self._stimulus: Stimulus | None = None
+        self._thread: EncoderThread | None = None
+        self._loader: ThreadPoolExecutor | None = None
+        self._replies: set[Future[Any]] = set()
+        session = loop.session
+        if session.stimulus is None:
+            return
+        compile_for_every_format()
+        compile_encoders()
+        self._loader = ThreadPoolExecutor(1, thread_name_prefix="encoder-loader")
+        self._stimulus = Stimulus(session.name, session.stimulus, lambda event: loop.inbox.put(Notice(None, event)))
+        self._thread = EncoderThread(session.name, session.encoder, self._stimulus, self._report, session.bin_ms)
+        self._thread.start()
+
+    def start(self) -> None:
+        """Look for the stimulus."""
+        if self._stimulus is not None:
+            self._stimulus.start()
+
+    def stop(self) -> None:
+        """Let go of the stimulus; the encoders stay."""
+        if self._stimulus is not None:
+            self._stimulus.stop()
+
+    def end(self) -> None:
+        """The session ends."""
+        self.stop()
+        if self._thread is not None and self._loader is not None:
+            self._thread.end()
+            self._loader.shutdown(wait=False, cancel_futures=True)
+        for reply in list(self._replies):
+            self._refuse(reply, Conflict("the session ended before the encoder was exchanged"))
+
+    def show(self, outcome: Bin, time: BinTime) -> None:
+        """Hand a bin over that the decoders have answered."""
+        chain = self._loop.chain
+        if self._thread is None or chain is None:
+            return
+        rates = None if outcome.reason is not None else outcome.values.copy()
+        pipeline = chain.pipeline
+        bin = EncoderBin(time, rates, outcome.reason, outcome.gap, pipeline.channels, pipeline.bin_s, local_clock())
+        lost = self._thread.put(bin)
+        if lost:
+            detail = f"the encoders are too slow: {lost} bins skipped; they go on with the newest"
+            self._loop.event("encoders_lagged", detail, skipped=lost)
+
+    # Exchanges; `reply` gets the receipt, or the error
+
+    def load(self, request: EncoderRequest, reply: Future[Any]) -> None:
+        """Begin to load a version. Raises Conflict."""
+        thread, needs = self._thread_or_refuse(), self._needs()
+        active = thread.encoding.view.active
+        name = request.name or (active.name if active is not None and request.role == "active" else request.model.name)
+        thread.encoding.check_room(request.role, name)
+        assert self._loader is not None
+        self._replies.add(reply)
+        half_life_s = self._loop.session.encoder.score_half_life_s
+        building = self._loader.submit(build, request, needs, name, half_life_s)
+        building.add_done_callback(lambda built: self._post(partial(self._loaded, built, reply)))
+
+    def _loaded(self, built: Future[RunningEncoder], reply: Future[Any]) -> None:
+        """Loaded, or not."""
+        try:
+            running, thread = built.result(), self._thread_or_refuse()
+        except NeuroloopError as error:
+            self._refuse(reply, error)
+            return
+        self._exchange("load", lambda: thread.encoding.swap(running), reply)
+
+    def rollback(self, reply: Future[Any]) -> None:
+        """To what was active before. Raises Conflict."""
+        thread = self._thread_or_refuse()
+        self._exchange("rollback", thread.encoding.rollback, reply)
+
+    def remove(self, name: str, reply: Future[Any]) -> None:
+        """Let a shadow go. Raises Conflict."""
+        thread = self._thread_or_refuse()
+
+        def remove() -> None:
+            removed = thread.encoding.remove(name)
+            answer = {"encoder": removed.name, "model": removed.identity()}
+            self._post(partial(self._settle, reply, answer))
+
+        self.ask(remove, reply)
+
+    def ask(self, run: Callable[[], None], reply: Future[Any]) -> None:
+        """Have the encoders' thread do something between two bins; an error of it goes to `reply`. Raises Conflict."""
+
+        def run_or_refuse() -> None:
+            try:
+                run()
+            except NeuroloopError as error:
+                self._post(partial(self._refuse, reply, error))
+
+        self._replies.add(reply)
+        self._thread_or_refuse().run_between_bins(run_or_refuse)
+
+    def _exchange(self, by: str, exchange: Exchange, reply: Future[Any]) -> None:
+        seq = self._loop.seq
+
+        def run() -> None:
+            before, now = exchange()
+            facts = {
+                "bin": seq,
+                "encoder": now.name,
+                "role": now.role,
+                "previous": None if before is None else before.identity(),
+                "current": now.identity(),
+            }
+            detail = f"{now.role} encoder {now.name!r}: {named(now)} from bin {seq} on ({by})"
+            self._post(partial(self._exchanged, by, facts, detail, reply))
+
+        self.ask(run, reply)
+
+    def _exchanged(self, by: str, facts: dict[str, Any], detail: str, reply: Future[Any]) -> None:
+        loop = self._loop
+        self._replies.discard(reply)
+        loop.event("encoder_swapped", detail, by=by, **facts)
+        assert loop.chain is not None
+        receipts = loop.swaps.receipts
+        receipts.open(facts, reply, local_clock(), loop.chain.pipeline.bin_samples)
+        if loop.inlet is None:
+            receipts.close()
+
+    def _settle(self, reply: Future[Any], answer: dict[str, Any]) -> None:
+        self._replies.discard(reply)
+        reply.set_result(answer)
+
+    def _refuse(self, reply: Future[Any], error: NeuroloopError) -> None:
+        self._replies.discard(reply)
+        with suppress(InvalidStateError):
+            reply.set_exception(error)
+
+    def _thread_or_refuse(self) -> EncoderThread:
+        if self._thread is None:
+            raise Conflict(
+                f"session {self._loop.session.name!r} has no stimulus, so no encoder can run in it: add `stimulus` to "
+                "its configuration, with the name, type or source_id of an LSL stream whose samples are frames"
+            )
+        return self._thread
+
+    def _needs(self) -> EncoderNeeds:
+        """What encoders to come must fit. Raises Conflict."""
+        chain, name = self._loop.chain, self._loop.session.name
+        if chain is None:
+            raise Conflict(
+                f"session {name!r}: the stream has not been found yet, so nothing says what encoders must fit"
+            )
+        source = None if self._stimulus is None else self._stimulus.source
+        if source is None:
+            raise Conflict(f"session {name!r}: the stimulus stream has not been found yet; start it, then ask again")
+        return EncoderNeeds(chain.pipeline.channels, source.pixels, chain.pipeline.bin_s)
+
+    # What is told
+
+    def _post(self, run: Callable[[], None]) -> None:
+        """In any thread: have the loop do it."""
+        with suppress(Unavailable):  # the loop is behind by thousands of messages, or has ended
+            self._loop.inbox.put(Call(run))
+
+    def _report(self, told: list[Told]) -> None:
+        """In the encoders' thread."""
+        self._post(partial(self._pass_on, told))
+
+    def _pass_on(self, told: list[Told]) -> None:
+        for one in told:
+            if isinstance(one, dict):
+                self._publish(b"encoders", one)
+            else:
+                name, detail, facts = one
+                self._loop.event(name, detail, **facts)
+
+    def describe(self) -> dict[str, Any]:
+        """What the status says."""
+        thread, stimulus = self._thread, self._stimulus
+        if thread is None or stimulus is None:
+            return {"encoders": [], "stimulus": None}
+        view, history = thread.encoding.view, thread.encoding.history
+        encoders = [running.describe() for running in view.everyone()]
+        if view.active is not None:
+            encoders[0]["past"] = [past.identity() for past in view.past]
+        latency = thread.latency.summary()
+        counted = {
+            "late_ms": latency["late"],
+            "answer_ms": latency["answer"],
+            "impatient_bins": thread.impatient,
+            "late_frames": thread.late_frames,
+            "skipped": thread.skipped,
+            "waiting": thread.waiting,
+            "kept_bins": 0 if history is None else min(history.added, history.size),
+        }
+        return {"encoders": encoders, "stimulus": stimulus.describe() | counted}

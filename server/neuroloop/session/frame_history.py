@@ -1,0 +1,73 @@
+"""The frames and spike counts of the last bins: for an encoder that comes in later, and for fits.
+
+The last 60 s are kept, or as many bins as `KEPT_BYTES` hold: 64 x 64 pixels at 20 ms for all of it, 256 x 256 for 16 s.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neuroloop.session.labels import HISTORY_S
+
+F32 = NDArray[np.float32]
+
+KEPT_BYTES = 1 << 28
+LEAST_BINS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Frames:
+    """Consecutive bins: the first one's number, frames (bins, pixels), counts (bins, channels), LSL times of centres.
+
+    usable: (bins,) bool, whether both frame and counts can be trusted; those of the others are zeros.
+    """
+
+    first: int
+    frames: F32
+    counts: F32
+    centers: NDArray[np.float64]
+    usable: NDArray[np.bool_]
+
+
+class FrameHistory:
+    """Bins of `bin_s` seconds; numbered from 0."""
+
+    def __init__(self, pixels: int, channels: int, bin_s: float) -> None:
+        self.bin_s = bin_s
+        self.added = 0
+        row_bytes = 4 * (pixels + channels) + 9
+        self.size = max(LEAST_BINS, min(math.ceil(HISTORY_S / bin_s), KEPT_BYTES // row_bytes))
+        self._frames = np.zeros((self.size, pixels), np.float32)
+        self._counts = np.zeros((self.size, channels), np.float32)
+        self._centers = np.zeros(self.size)
+        self._usable = np.zeros(self.size, np.bool_)
+        self._unbroken = 0  # bins with a frame, each following on the one before
+
+    def add(self, end: float, frame: F32 | None, counts: F32 | None, follows: bool) -> None:
+        """A bin that ended at this LSL time. follows: on the one before. None: not known."""
+        row = self.added % self.size
+        self._centers[row] = end - self.bin_s / 2
+        self._usable[row] = frame is not None and counts is not None
+        self._frames[row] = 0 if frame is None else frame
+        self._counts[row] = 0 if counts is None else counts
+        self._unbroken = 0 if frame is None else self._unbroken + 1 if follows else 1
+        self.added += 1
+
+    @property
+    def first(self) -> int:
+        """Number of the oldest bin that is kept."""
+        return max(0, self.added - self.size)
+
+    def since(self, number: int, limit: int) -> Frames:
+        """Copies of at most `limit` bins from this number on, or from the oldest that is kept."""
+        first = max(number, self.first)
+        rows = np.arange(first, max(first, min(first + limit, self.added))) % self.size
+        return Frames(first, self._frames[rows], self._counts[rows], self._centers[rows], self._usable[rows])
+
+    def unbroken(self, most: int) -> Frames:
+        """Copies of the last bins that lead to the next one without a hole, at most so many."""
+        return self.since(self.added - min(most, self._unbroken), most)

@@ -1,0 +1,44 @@
+import numpy as np
+
+from neuroloop.session import frame_history
+from neuroloop.session.frame_history import FrameHistory
+
+
+def filled(count, **changes):
+    """Bins whose frames are their numbers; changes: bin number -> what is other in it."""
+    history = FrameHistory(2, 3, 0.02)
+    for number in range(count):
+        bin = {"frame": np.full(2, number, np.float32), "counts": np.full(3, 10 * number, np.float32), "follows": True}
+        history.add(0.02 * (number + 1), **bin | changes.get(f"bin{number}", {}))
+    return history
+
+
+def test_bins_come_back_by_their_numbers_with_the_times_of_their_centres():
+    bins = filled(10).since(7, 100)
+    assert (bins.first, bins.frames[:, 0].tolist(), bins.counts[:, 2].tolist()) == (7, [7, 8, 9], [70, 80, 90])
+    np.testing.assert_allclose(bins.centers, [0.15, 0.17, 0.19])
+    assert bins.usable.all()
+
+
+def test_the_last_minute_is_kept():
+    history = filled(3500)
+    assert (history.size, history.first) == (3000, 500)
+    assert history.since(0, 2).frames[:, 1].tolist() == [500, 501]
+
+
+def test_less_is_kept_of_large_frames(monkeypatch):
+    monkeypatch.setattr(frame_history, "KEPT_BYTES", 29 * 100)
+    assert FrameHistory(2, 3, 0.02).size == 100
+
+
+def test_a_bin_without_a_frame_or_without_counts_is_there_but_of_no_use():
+    bins = filled(4, bin1={"frame": None}, bin2={"counts": None}).since(0, 9)
+    assert bins.usable.tolist() == [True, False, False, True]
+    assert (bins.frames[1].tolist(), bins.counts[2].tolist()) == ([0, 0], [0, 0, 0])
+
+
+def test_what_leads_to_the_next_bin_begins_after_the_last_hole():
+    assert filled(9, bin4={"follows": False}).unbroken(100).frames[:, 0].tolist() == [4, 5, 6, 7, 8]
+    assert filled(9, bin4={"frame": None}).unbroken(100).frames[:, 0].tolist() == [5, 6, 7, 8]
+    assert filled(9, bin4={"counts": None}).unbroken(2).frames[:, 0].tolist() == [7, 8]
+    assert filled(9, bin8={"frame": None}).unbroken(2).frames.shape == (0, 2)
