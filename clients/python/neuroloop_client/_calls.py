@@ -120,6 +120,24 @@ class Calls(ModelCalls[MapT, ListT, FileT, NoneT]):
         """Let a shadow go."""
         return self._map(session_call("DELETE", session, f"/decoder/{quote(decoder, safe='')}"))
 
+    def put_encoder(
+        self, session: str, model: str, version: int | None = None, alias: str | None = None, **how: Any
+    ) -> MapT:
+        """Exchange an encoder for a version of a model, between two bins; returns the receipt.
+
+        version or alias: an alias is followed when it moves. how: `role`, `encoder`. The session needs a `stimulus`.
+        """
+        body = {"model": model, "version": version, "alias": alias, **how}
+        return self._map(session_call("PUT", session, "/encoder", body=body, timeout=90.0))
+
+    def roll_back_encoder(self, session: str) -> MapT:
+        """Return to the encoder that was active before, as it was then."""
+        return self._map(session_call("POST", session, "/encoder/rollback", timeout=90.0))
+
+    def remove_shadow_encoder(self, session: str, encoder: str) -> MapT:
+        """Let a shadow among the encoders go."""
+        return self._map(session_call("DELETE", session, f"/encoder/{quote(encoder, safe='')}"))
+
     def fits(self) -> ListT:
         """Every fit job that the server keeps, oldest first, without its loss curve."""
         return self._list(Call("GET", "/v1/fits"), "fits")

@@ -13,7 +13,7 @@ from typing import Any, cast
 from neuroloop_client._http import Map, NeuroloopClientError
 from neuroloop_client.messages import Message, NewRun
 
-IDENTITY = ("type", "seq", "decoder", "event", "time")
+IDENTITY = ("type", "seq", "decoder", "encoder", "event", "time")
 KNOWN_LENGTH = 4096  # messages; more than come between the first two messages of neighbouring bins
 FIRST_DELAY_S = 0.1
 LONGEST_DELAY_S = 2.0

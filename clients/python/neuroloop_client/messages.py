@@ -38,6 +38,31 @@ class Rates(TypedDict):
     gap: bool
 
 
+class EncoderRates(TypedDict):
+    """What one encoder expected for one bin, hertz, and the spikes that came; rates are None where reason says why.
+
+    The scores are running ones, up to this bin.
+    """
+
+    type: Literal["encoder"]
+    session: str
+    seq: int
+    time: float
+    encoder: str
+    model: dict[str, Any]
+    role: Literal["active", "shadow"]
+    cells: list[str]
+    rates: list[float | None] | None
+    counts: list[float] | None
+    correlation: list[float | None]
+    bits_per_spike: list[float | None]
+    residual: list[float | None]
+    frames: int
+    gap: bool
+    reason: str | None
+    late_ms: float
+
+
 class Event(TypedDict):
     """Something that happened before bin `seq`; further members depend on `event`."""
 
@@ -76,4 +101,4 @@ class NewRun(TypedDict):
     previous_run: str
 
 
-Message = Prediction | Rates | Event | Status | Lagged | NewRun
+Message = Prediction | Rates | EncoderRates | Event | Status | Lagged | NewRun

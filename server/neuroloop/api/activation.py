@@ -1,4 +1,4 @@
-"""What a fit made, put to use in a session: a decoder at the next bin, rereferencing weights at the next block."""
+"""What a fit made, put to use in a session: a decoder or encoder at the next bin, rereferencing weights at a block."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from starlette.concurrency import run_in_threadpool
 
-from neuroloop.api.decoders import LOAD_TIMEOUT_S, Load, load_decoder
 from neuroloop.api.live import LiveSession, LiveSessions
+from neuroloop.api.loading import LOAD_TIMEOUT_S, DecoderLoad, EncoderLoad, load_version
 from neuroloop.errors import ConfigError
 from neuroloop.registry.registry import Registry
 from neuroloop.signal.weight_files import read_weights
@@ -19,8 +19,6 @@ from neuroloop.training.request import Activation
 
 def check(kind: str, activate: Activation) -> None:
     """Whether a session can use what a fit of this kind makes. Raises ConfigError."""
-    if activate != "none" and kind == "lnp":
-        raise ConfigError("activate: no session runs encoders; expected none for lnp")
     if activate == "shadow" and kind == "lrr":
         raise ConfigError("activate: rereferencing weights have no shadow; expected none or active for lrr")
 
@@ -35,9 +33,13 @@ def activate_in(sessions: LiveSessions, registry: Registry) -> Activate:
         if job.request.kind == "lrr":
             weights = await run_in_threadpool(registry.weights, job.request.name, job.version)
             receipt = await _load_rereference(session, weights)
-        else:  # cold: what was fitted is used as it was measured
-            fitted = {"model": job.request.name, "version": job.version, "role": job.activate, "state": "cold"}
-            receipt = await load_decoder(session, registry, Load.model_validate(fitted))
+        else:
+            fitted = {"model": job.request.name, "version": job.version, "role": job.activate}
+            if job.request.kind == "lnp":
+                load: EncoderLoad | DecoderLoad = EncoderLoad.model_validate(fitted)
+            else:  # cold: what was fitted is used as it was measured
+                load = DecoderLoad.model_validate(fitted | {"state": "cold"})
+            receipt = await load_version(session, registry, load)
         return f"{job.activate} in session {session.name!r} from bin {receipt['bin']} on"
 
     return activate

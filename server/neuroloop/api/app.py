@@ -12,10 +12,12 @@ from neuroloop import __version__
 from neuroloop.api import (
     audit,
     decoders,
+    encoders,
     errors,
     fits,
     info,
     labels,
+    loading,
     models,
     open_inference,
     predictions,
@@ -61,7 +63,7 @@ def create_app(
         configure_lsl(settings.lsl)
         program = (*session_program, "--log-level", settings.log_level)
         live = app.state.sessions = LiveSessions(settings.lsl, program, run_folder, settings.outlive_s)
-        decoders.install(app, live, registry)
+        loading.install(app, live, registry)
         await live.adopt()
         for session in settings.sessions:
             if session.name not in live:
@@ -100,6 +102,7 @@ def create_app(
         stream,
         schema,
         decoders,
+        encoders,
         models,
         fits,
         open_inference,

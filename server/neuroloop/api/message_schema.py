@@ -35,12 +35,12 @@ class Open(BaseModel):
 
 
 class ModelReference(Open):
-    """The weights that made a prediction."""
+    """The weights that made a prediction, or an encoder's rates."""
 
     name: str
     version: int
     digest: str | None
-    learned: Annotated[int, Field(ge=0, description="labels learned since it was made or loaded")] = 0
+    learned: Annotated[int, Field(ge=0, description="labels, or bins, learned since it was made or loaded")] = 0
 
 
 class LatencyByStage(Closed):
@@ -81,6 +81,31 @@ class Rates(Closed):
     gap: bool
 
 
+class EncoderRates(Closed):
+    """What one encoder expected for one bin, and what came. rates are null when it was not asked, and reason says why.
+
+    The scores are running ones: they forget exponentially, and hold for the bins up to this one.
+    """
+
+    type: Literal["encoder"]
+    session: str
+    seq: Seq
+    time: Annotated[float, Field(description="LSL seconds, end of the bin")]
+    encoder: Annotated[str, Field(description="its name in the session")]
+    model: ModelReference
+    role: Literal["active", "shadow"]
+    cells: list[str]
+    rates: Annotated[list[float | None] | None, Field(description="expected, hertz per cell")]
+    counts: Annotated[list[float] | None, Field(description="spikes that came in the bin, per cell")]
+    correlation: Annotated[list[float | None], Field(description="of expected and counted spikes, per cell")]
+    bits_per_spike: Annotated[list[float | None], Field(description="over the mean rate, per cell")]
+    residual: Annotated[list[float | None], Field(description="counted less expected, mean, hertz per cell")]
+    frames: Annotated[int, Field(ge=0, description="stimulus samples in the bin; 0 where the last one is held")]
+    gap: Annotated[bool, Field(description="of the neural stream, or of the stimulus")]
+    reason: Annotated[str | None, Field(description="why the bin counts for nothing, or null")]
+    late_ms: Annotated[float, Field(description="milliseconds that the bin waited for its stimulus")]
+
+
 class Event(Open):
     """Something that happened; its further members depend on `event`."""
 
@@ -103,6 +128,8 @@ class Status(Open):
     detail: str | None
     stream: dict[str, Any] | None = None
     decoders: list[dict[str, Any]] | None = None
+    encoders: list[dict[str, Any]] | None = None
+    stimulus: dict[str, Any] | None = None
     classes: list[str] | None = None
     bin_ms: float | None = None
     bins: int | None = None
@@ -150,7 +177,7 @@ class Error(Closed):
     id: Id = None
 
 
-SENT = (Prediction, Rates, Event, Status, Lagged, LabelAccepted, Pong, Error)
+SENT = (Prediction, Rates, EncoderRates, Event, Status, Lagged, LabelAccepted, Pong, Error)
 TAKEN = (LabelMessage, PingMessage)
 
 
@@ -158,7 +185,8 @@ def message_schema() -> dict[str, Any]:
     """The JSON Schema of everything that a stream sends; what it takes is beside it in `$defs`."""
     sent: TypeAdapter[Any] = TypeAdapter(
         Annotated[
-            Prediction | Rates | Event | Status | Lagged | LabelAccepted | Pong | Error, Field(discriminator="type")
+            Prediction | Rates | EncoderRates | Event | Status | Lagged | LabelAccepted | Pong | Error,
+            Field(discriminator="type"),
         ]
     )
     schema = sent.json_schema()

@@ -1,6 +1,6 @@
 """What a server does because others share its registry: says what it uses, and follows aliases that they move.
 
-An alias that is moved through this server is followed at once (`decoders`); one moved elsewhere within `LOOK_EVERY_S`.
+An alias that is moved through this server is followed at once (`loading`); one moved elsewhere within `LOOK_EVERY_S`.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import time
 import structlog
 from starlette.concurrency import run_in_threadpool
 
-from neuroloop.api.decoders import follow, followed, followers, in_use
 from neuroloop.api.live import LiveSessions
+from neuroloop.api.loading import LOADS, follow, followers, in_use
 from neuroloop.errors import NeuroloopError, NotFound
 from neuroloop.registry.leases import Uses
 from neuroloop.registry.registry import Registry
@@ -61,7 +61,7 @@ class Sharing:
 
     async def _follow(self) -> None:
         """Exchange what follows an alias that has moved. One that stays where it was undoes no rollback."""
-        for session, model, alias in {(session, *followed(decoder)) for session, decoder in followers(self._sessions)}:
+        for session, model, alias in {(one.session, *one.followed) for one in followers(self._sessions)}:
             try:
                 meant = (await run_in_threadpool(self._registry.resolve, model, alias)).version
             except NotFound:
@@ -70,6 +70,7 @@ class Sharing:
                 continue
             for outcome in await follow(self._sessions, self._registry, model, alias, meant):
                 if "refused" in outcome:
-                    detail = f"decoder {outcome['decoder']!r} stays: {outcome['refused']}"
-                    facts = {"decoder": outcome["decoder"], "alias": alias, "version": meant}
+                    [what] = [what for what in LOADS if what in outcome]
+                    detail = f"{what} {outcome[what]!r} stays: {outcome['refused']}"
+                    facts = {what: outcome[what], "alias": alias, "version": meant}
                     self._sessions[outcome["session"]].tell("alias_not_followed", detail, **facts)

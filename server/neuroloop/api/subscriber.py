@@ -4,7 +4,7 @@ A consumer that waits gets a message at once: by `write`, if its connection can 
 is behind has no queue: with policy `all` or `every` it goes on reading the history from where it is, so that stalled
 connections hold no memory, however many; more than `BEHIND_LIMIT` messages behind, it is told `lagged` and goes on with
 the newest `RESUME_LENGTH`, because old ones would keep it behind. With `latest` it finds the newest message of each
-topic and decoder, and is told nothing. One that resumes may be a whole history behind.
+topic, decoder and encoder, and is told nothing. One that resumes may be a whole history behind.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from neuroloop.api.message import BIN_TOPICS, Message
 
 BEHIND_LIMIT = 256
 RESUME_LENGTH = 8
+NAMED_BY = {"predictions": "decoder", "encoders": "encoder"}  # topic -> member that tells several of a bin apart
 
 Write = Callable[[Message], bool]
 
@@ -143,7 +144,7 @@ class HistoryReader(Subscriber):
 
 
 class LatestReader(Subscriber):
-    """Policy `latest`: the newest message of each topic and decoder that was not sent yet, oldest first."""
+    """Policy `latest`: the newest message of each topic, decoder and encoder that was not sent yet, oldest first."""
 
     def __init__(self, history: History, topics: Collection[str], policy: Policy, write: Write | None) -> None:
         super().__init__(history, topics, policy, write)
@@ -156,7 +157,7 @@ class LatestReader(Subscriber):
                 self._note(message)
 
     def _note(self, message: Message) -> None:
-        key = (message.topic, message.map["decoder"] if message.topic == "predictions" else None)
+        key = (message.topic, message.map[NAMED_BY[message.topic]] if message.topic in NAMED_BY else None)
         self._newest.pop(key, None)  # so that the order is that of the messages
         self._newest[key] = message
 

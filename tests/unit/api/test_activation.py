@@ -12,6 +12,7 @@ from neuroloop.api.activation import activate_in
 from neuroloop.api.hub import Hub
 from neuroloop.models import decoder_files
 from neuroloop.models.base import make_decoder
+from neuroloop.models.lnp import LNP
 from neuroloop.registry.registry import Registry
 from neuroloop.signal.lrr import LRR
 from neuroloop.training.job import Job
@@ -53,6 +54,17 @@ def test_a_session_loads_a_decoder_with_the_identity_that_the_registry_knows(reg
     assert (command, arguments["role"], arguments["weights"]) == ("decoder_load", "shadow", weights)
     identity = {"name": "reach", "version": 1, "digest": registry.get("reach", 1).digest}
     assert (arguments["model"], arguments["state"]) == (identity | {"alias": None}, "cold")
+
+
+def test_a_session_loads_an_encoder_as_such(registry: Registry) -> None:
+    weights = LNP(["a", "b"], (1, 2, 2)).save()
+    outcome, command, arguments = activate(registry, "lnp", weights, "shadow")
+    assert outcome == "shadow in session 'demo' from bin 41 on"
+    assert (command, arguments["role"], arguments["weights"]) == ("encoder_load", "shadow", weights)
+    assert arguments["model"] == {"name": "reach", "version": 1, "digest": registry.get("reach", 1).digest} | {
+        "alias": None
+    }
+    assert set(arguments) == {"model", "role", "weights", "encoder"}
 
 
 def test_a_session_loads_rereferencing_weights_with_their_channels(registry: Registry) -> None:

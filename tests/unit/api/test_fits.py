@@ -41,7 +41,6 @@ def upload(http: httpx.Client, document: Any, arrays: bytes, query: str = "") ->
         (ASKED, npz(**ARRAYS), "?activate=active", 422, "in which session?"),
         (ASKED, npz(**ARRAYS), "?activate=active&session=nobody", 404, "nobody"),
         (ASKED | {"kind": "lrr"}, b"", "?activate=shadow&session=demo", 422, "weights have no shadow"),
-        (ASKED | {"kind": "lnp"}, b"", "?activate=active&session=demo", 422, "no session runs encoders"),
         ({"name": "orphan", "kind": "maxrate", "parent": 9}, npz(**ARRAYS), "", 404, "no model 'orphan'"),
         (ASKED, npz(**ARRAYS), "?activate=maybe", 422, "activate"),
         (

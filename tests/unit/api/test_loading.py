@@ -1,4 +1,4 @@
-"""What becomes of versions and aliases while a session loads a decoder; the session here does what the test says."""
+"""What becomes of versions and aliases while a session loads one; the session here does what the test says."""
 
 import asyncio
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tests.unit.registry.conftest import weights_of
 
-from neuroloop.api import decoders
+from neuroloop.api import loading
 from neuroloop.api.hub import Hub
 from neuroloop.errors import Conflict
 from neuroloop.registry.registry import Registry, UsedBy
@@ -28,13 +28,20 @@ class Process:
         self.meanwhile: Callable[[int], None] = lambda version: None
 
     async def command(self, name: str, timeout: float = 5.0, **arguments: Any) -> dict[str, Any]:
-        if name == "decoder_load":
+        if name.endswith("_load"):
+            self.what = name.removesuffix("_load")
             self.model = arguments["model"]
             self.loaded.append(self.model["version"])
             await asyncio.to_thread(self.meanwhile, self.model["version"])
-            return {"decoder": "decoder", "current": self.model}
-        decoder = {"name": "decoder", "model": self.model, "loaded": LOADED | {"alias": self.model["alias"]}}
-        return {"time": float(len(self.loaded)), "decoders": [decoder]}
+            return {self.what: "one", "current": self.model}
+        more = LOADED if self.what == "decoder" else {}
+        running = {
+            "name": "one",
+            "role": "active",
+            "model": self.model,
+            "loaded": more | {"alias": self.model["alias"]},
+        }
+        return {"time": float(len(self.loaded)), "decoders": [], f"{self.what}s": [running]}
 
 
 @pytest.fixture
@@ -52,35 +59,55 @@ def session() -> Any:
 
 
 @pytest.fixture
-def used_by(session: Any, registry: Registry) -> UsedBy:
-    sessions: Any = SimpleNamespace(all=lambda: [session])
+def sessions(session: Any) -> Any:
+    return SimpleNamespace(all=lambda: [session])
+
+
+@pytest.fixture
+def used_by(sessions: Any, registry: Registry) -> UsedBy:
     app: Any = SimpleNamespace(state=SimpleNamespace(version_users=[], alias_followers=[]))
-    decoders.install(app, sessions, registry)
+    loading.install(app, sessions, registry)
     (used_by,) = app.state.version_users
     return used_by
 
 
 def load(session: Any, registry: Registry, **load: Any) -> dict[str, Any]:
-    return asyncio.run(decoders.load_decoder(session, registry, decoders.Load(model="reach", **load)))
+    kind = loading.LOADS[load.pop("what", "decoder")]
+    return asyncio.run(loading.load_version(session, registry, kind(model="reach", **load)))
 
 
-def test_a_version_that_is_being_loaded_is_not_deleted(session: Any, registry: Registry, used_by: UsedBy) -> None:
+@pytest.mark.parametrize("what", ["decoder", "encoder"])
+def test_a_version_that_is_being_loaded_is_not_deleted(
+    session: Any, registry: Registry, used_by: UsedBy, what: str
+) -> None:
     def delete(version: int) -> None:
         with pytest.raises(Conflict, match="session 'demo'"):
             registry.delete_version("reach", version, used_by)
 
     session.process.meanwhile = delete
-    load(session, registry, version=2)
+    load(session, registry, version=2, what=what)
     assert used_by("reach", 2) == "session 'demo'"
-    load(session, registry, version=3)
+    load(session, registry, version=3, what=what)
     assert session.loading == []
     registry.delete_version("reach", 2, used_by)
 
 
-def test_an_alias_that_moves_while_it_is_loaded_is_followed(session: Any, registry: Registry) -> None:
+@pytest.mark.parametrize("what", ["decoder", "encoder"])
+def test_an_alias_that_moves_while_it_is_loaded_is_followed(session: Any, registry: Registry, what: str) -> None:
     session.process.meanwhile = lambda version: registry.set_alias("reach", "champion", 2) and None
-    assert load(session, registry, alias="champion")["current"]["version"] == 2
+    assert load(session, registry, alias="champion", what=what)["current"]["version"] == 2
     assert session.process.loaded == [1, 2]
+
+
+@pytest.mark.parametrize("what", ["decoder", "encoder"])
+def test_an_alias_that_moves_takes_what_follows_it_along(
+    session: Any, sessions: Any, registry: Registry, what: str
+) -> None:
+    load(session, registry, alias="champion", what=what)
+    registry.set_alias("reach", "champion", 3)
+    (outcome,) = asyncio.run(loading.follow(sessions, registry, "reach", "champion", 3))
+    assert (outcome["session"], outcome[what], outcome["current"]["version"]) == ("demo", "one", 3)
+    assert asyncio.run(loading.follow(sessions, registry, "reach", "champion", 3)) == []
 
 
 def test_an_alias_that_is_deleted_while_it_is_loaded_is_followed_no_more(session: Any, registry: Registry) -> None:
