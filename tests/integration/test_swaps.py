@@ -71,7 +71,7 @@ UNFIT = (
     (loading(1, weights(trained(("b", "a")))), "expected the classes a, b; got b, a"),
     (loading(1, weights(trained(features=6))), r"expected 4 features \(4 channels\), got 6"),
     (loading(1, weights(channels=["c0", "c1", "c3", "c2"])), "number 3 is 'c2', not 'c3'"),
-    (loading(1, weights(kind="nothing")), "'nothing' is not known; there are: maxrate"),
+    (loading(1, weights(kind="nothing")), "'nothing' is not known; there are: "),
     (loading(1, role="chief"), "role: Input should be 'active' or 'shadow'"),
     (loading(1, state="reprime", reprime_bins=10_000), "reprime_bins"),
     (loading(1, decoder="../x"), "decoder: String should match"),
