@@ -57,6 +57,11 @@ def http(tmp_path_factory):
         movie.close()
 
 
+def ended(client, path):
+    """The fit job, when it has ended."""
+    return wait_until(lambda: (job := client.get(path).json())["state"] in ("done", "failed") and job, "the fit's end")
+
+
 def status(client, session="vision"):
     return client.get(f"/v1/sessions/{session}/status").json()
 
@@ -120,6 +125,28 @@ def test_a_session_without_a_stimulus_says_what_to_configure(http):
     assert answer.status_code == 409
     assert "add `stimulus` to its configuration" in answer.json()["detail"]
     assert http.post("/v1/sessions/blind/encoder/rollback").status_code == 409
+
+
+def test_an_encoder_is_fitted_from_the_session_and_used_in_it(http):
+    live = {"session": "vision", "seconds": 2, "from": "next"}
+    asked = {"name": "fitted", "kind": "lnp", "settings": {"lags": 3}, "source": {"live": live}}
+    early = http.post("/v1/fits?activate=active", json=asked | {"source": {"live": live | {"session": "blind"}}})
+    job = ended(http, early.headers["Location"])
+    assert (job["state"], "has no stimulus" in job["detail"]) == ("failed", True)
+    answer = http.post("/v1/fits?activate=shadow", json=asked)
+    assert answer.status_code == 202, answer.text
+    job = ended(http, answer.headers["Location"])
+    assert job["state"] == "done", job["detail"]
+    assert job["activation"].startswith("shadow in session 'vision' from bin"), job["activation"]
+    assert job["result"]["cells"] == ["c0", "c1", "c2", "c3"]
+    assert job["result"]["frame"] == [1, 2, 2]
+    amounts = job["result"]["training"]
+    assert 96 <= amounts["training_samples"] + amounts["held_out_samples"] <= 120
+    (shadow,) = [encoder for encoder in status(http)["encoders"] if encoder["role"] == "shadow"]
+    assert (shadow["name"], shadow["model"]["version"]) == ("fitted", job["version"])
+    assert http.delete(f"/v1/models/fitted/versions/{job['version']}").status_code == 409
+    assert http.delete(f"{PATH}/fitted").status_code == 200
+    assert http.delete(f"/v1/models/fitted/versions/{job['version']}").status_code == 204
 
 
 def test_messages_are_of_the_schema_and_come_for_every_bin(http):

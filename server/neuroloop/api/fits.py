@@ -155,7 +155,8 @@ def _gather(
     """What fetches the data, and whether they are at hand, so that whoever asks is told what is wrong with them."""
     live = asked.source.live
     if live is not None:
-        return partial(live_data.gather, sessions[live.session], live), live.which == "last"
+        form = live_data.ENCODERS if asked.kind == "lnp" else live_data.DECODERS
+        return partial(live_data.gather, sessions[live.session], live, form=form), live.which == "last"
     if asked.source.recording is not None:
         return partial(_link, recordings, asked.source.recording.name), True
     assert upload is not None

@@ -142,10 +142,18 @@ def _rereference_fit(loop: Loop, command: Command) -> dict[str, Any]:
 
 
 def _training_data(loop: Loop, command: Command) -> dict[str, Any]:
+    return page(loop, _first(command), _number(command.arguments, "seconds", above=0))
+
+
+def _encoder_data(loop: Loop, command: Command) -> None:
+    loop.encoders.data(_first(command), _number(command.arguments, "seconds", above=0), command.reply)
+
+
+def _first(command: Command) -> int | None:
     first = command.arguments.get("first")
     if first is not None and (isinstance(first, bool) or not isinstance(first, int)):
         raise ModelError(f"first: expected the number of a bin, got {first!r}")
-    return page(loop, first, _number(command.arguments, "seconds", above=0))
+    return first
 
 
 def _shutdown(loop: Loop, command: Command) -> dict[str, Any]:
@@ -168,6 +176,7 @@ HANDLERS: dict[str, Callable[[Loop, Command], dict[str, Any] | None]] = {
     "decoder_rollback": decoder_commands.rollback,
     "decoder_promote": decoder_commands.promote,
     "decoder_remove": decoder_commands.remove,
+    "encoder_data": _encoder_data,
     "encoder_load": encoder_commands.load,
     "encoder_rollback": encoder_commands.rollback,
     "encoder_remove": encoder_commands.remove,

@@ -17,6 +17,7 @@ from pylsl import local_clock
 from neuroloop.errors import Conflict, NeuroloopError, Unavailable
 from neuroloop.pipeline import Bin
 from neuroloop.session.alignment import compile_for_every_format
+from neuroloop.session.encoder_data import page
 from neuroloop.session.encoder_loading import EncoderRequest, build, compile_encoders
 from neuroloop.session.encoder_thread import EncoderBin, EncoderThread, Told
 from neuroloop.session.inbox import Call, Notice
@@ -121,6 +122,17 @@ class Encoders:
             self._post(partial(self._settle, reply, answer))
 
         self.ask(remove, reply)
+
+    def data(self, first: int | None, seconds: float | None, reply: Future[Any]) -> None:
+        """A page of frames and counts for a fit; see `encoder_data`. Raises Conflict."""
+        thread, stimulus = self._thread_or_refuse(), self._stimulus
+
+        def read() -> None:
+            source = None if stimulus is None else stimulus.source
+            frame = (0, 0, 0) if source is None else source.frame
+            self._post(partial(self._settle, reply, page(thread.encoding, frame, first, seconds)))
+
+        self.ask(read, reply)
 
     def ask(self, run: Callable[[], None], reply: Future[Any]) -> None:
         """Have the encoders' thread do something between two bins; an error of it goes to `reply`. Raises Conflict."""

@@ -23,7 +23,7 @@ METRICS: dict[str, tuple[str, ...]] = {
 
 
 class LiveSource(Settings):
-    """Bins and labels of a running session: the last seconds that it keeps, or those to come."""
+    """Bins of a running session, with their labels or stimulus: the last seconds that it keeps, or those to come."""
 
     model_config = ConfigDict(populate_by_name=True)
 
@@ -103,13 +103,15 @@ class FitRequest(Settings):
             raise ValueError("min_metric: nothing is held out to measure it on; give held_out above 0")
         if self.classes is not None and len(set(self.classes)) != len(self.classes):
             raise ValueError("classes: every class needs a name of its own")
-        if self.kind in ("lrr", "lnp") and self.source.live is not None:
+        if self.kind == "lrr" and self.source.live is not None:
             raise ValueError(
-                f"source: live data are for decoders, not for {self.kind}"
-                + (": POST /v1/sessions/{s}/rereference/fit fits weights from them" * (self.kind == "lrr"))
+                "source: live data are for decoders and encoders, not for lrr: "
+                "POST /v1/sessions/{s}/rereference/fit fits weights from them"
             )
         if self.kind == "lnp" and self.source.recording is not None:
-            raise ValueError("source: an encoder needs the stimulus; upload arrays `stimulus` and `counts`")
+            raise ValueError(
+                "source: an encoder needs the stimulus; upload arrays `stimulus` and `counts`, or name a live session"
+            )
         recording = self.source.recording
         if self.kind != "lrr" and recording and not isinstance(recording.front_end, CountsSettings | BandpowerSettings):
             raise ValueError("source: recording.front_end: expected counts or bandpower, whose rates need no weights")

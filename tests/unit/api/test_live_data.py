@@ -10,6 +10,7 @@ import pytest
 
 from neuroloop.api import live_data
 from neuroloop.errors import ModelError, StreamError
+from neuroloop.training.arrays import Header, check
 from neuroloop.training.request import LiveSource
 
 BIN_S = 0.02
@@ -88,6 +89,45 @@ def test_bins_without_a_label_are_no_data(tmp_path: Path) -> None:
     process.labels = []
     with pytest.raises(ModelError, match="none of 20 bins has a label"):
         gather(process, tmp_path, 60, "last")
+
+
+class Vision:
+    """Answers pages of 4 bins of a stimulus of 1 x 2 x 3 pixels and the counts of two cells, all of them numbers."""
+
+    def __init__(self, added: int, usable: bool = True) -> None:
+        self.added, self.usable = added, usable
+
+    async def command(self, name: str, first: int | None = None, seconds: float | None = None) -> dict[str, Any]:
+        assert name == "encoder_data"
+        start = self.added - round((seconds or 0.0) / BIN_S) if first is None else first
+        numbers = np.arange(max(0, start), min(max(0, start) + 4, self.added))
+        return {
+            "next": int(numbers[-1]) + 1 if len(numbers) else max(0, start),
+            "added": self.added,
+            "stimulus": np.add.outer(10 * numbers, np.arange(6)).astype(np.float32).tobytes(),
+            "counts": np.repeat(numbers, 2).astype(np.float32).tobytes(),
+            "times": ((numbers + 0.5) * BIN_S).tobytes(),
+            "usable": np.full(len(numbers), self.usable).tobytes(),
+            "frame": [1, 2, 3],
+            "channels": ["a", "b"],
+            "bin_s": BIN_S,
+        }
+
+
+def test_an_encoder_learns_from_frames_in_their_shape_and_counts_of_cells_by_label(tmp_path: Path) -> None:
+    session: Any = SimpleNamespace(name="retina", process=Vision(10))
+    source = LiveSource.model_validate({"session": "retina", "seconds": 60, "from": "last"})
+    asyncio.run(live_data.gather(session, source, tmp_path, live_data.ENCODERS))
+    with np.load(tmp_path / "input.npz", allow_pickle=False) as arrays:
+        check("lnp", {name: Header(array.shape, array.dtype) for name, array in arrays.items()})
+        assert arrays["stimulus"].shape == (10, 1, 2, 3)
+        assert arrays["stimulus"][7].tolist() == [[[70, 71, 72], [73, 74, 75]]]
+        assert arrays["counts"].tolist() == [[number, number] for number in range(10)]
+        assert arrays["cells"].tolist() == ["a", "b"]
+        assert arrays["usable"].all()
+    session.process = Vision(10, usable=False)
+    with pytest.raises(ModelError, match="none of 10 bins has both a frame"):
+        asyncio.run(live_data.gather(session, source, tmp_path, live_data.ENCODERS))
 
 
 def test_a_session_from_which_no_bin_comes_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

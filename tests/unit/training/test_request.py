@@ -19,6 +19,7 @@ def request(**more):
         ({"source": ARRAYS | {"live": {"session": "demo", "seconds": 3}}}, "got live, arrays"),
         ({"source": {"live": {"session": "demo", "seconds": 90}}}, "a session keeps its last 60 s"),
         ({"source": {"live": {"session": "demo", "seconds": 3}}, "kind": "lrr"}, "rereference/fit fits weights"),
+        ({"source": {"recording": {"name": "monday.npz"}}, "kind": "lnp"}, "or name a live session"),
         ({"metric": "correlation"}, "expected one of accuracy, balanced_accuracy for maxrate"),
         ({"held_out": 0, "min_metric": 0.5}, "nothing is held out"),
         ({"held_out": 1}, "held_out"),
