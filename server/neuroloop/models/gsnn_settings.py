@@ -48,7 +48,7 @@ class GSNNSettings(_Settings):
 
     channels: int = Field(4, ge=1, le=256, description="of each function node")
     layers: int = Field(3, ge=1, le=64)
-    norm: Literal["layer", "rms", "softmax", "none"] = Field("layer", description="over the channels of each node")
+    norm: Literal["layer", "rms", "softmax", "none"] = Field("none", description="over the channels of each node")
     norm_first: bool = Field(True, description="before the nonlinearity; false: after it")
     residual: bool = Field(True, description="edges keep what they carried, by a learned amount")
     mlp: int | None = Field(None, ge=1, le=4096, description="hidden units of a network in every node; null for none")
@@ -79,6 +79,9 @@ class GSNNFitSettings(_Settings):
     batch: int = Field(64, ge=2, description="samples in a step")
     learning_rate: float = Field(1e-2, gt=0)
     weight_decay: float = Field(1e-2, ge=0)
+    missing: float = Field(
+        0.5, ge=0, lt=1, description="share of the features that each step takes as missing, against overfitting"
+    )
     pathways: dict[str, list[int | str]] | None = Field(
         None, description="functions of each pathway, by number or name; null: the clusters of a graph of clusters"
     )

@@ -1,7 +1,7 @@
 """Training data as NPZ files: what each kind needs, checked from the headers alone, and read. Nothing is unpickled.
 
-maxrate, poisson   rates (bins, features) or trials (trials, features), labels (bins,) or (trials,): indices with -1
-                   for none, or names with '' for none; optional: times (bins,) in seconds, usable (bins,) bool,
+maxrate, poisson,  rates (bins, features) or trials (trials, features), labels (bins,) or (trials,): indices with -1
+gsnn               for none, or names with '' for none; optional: times (bins,) in seconds, usable (bins,) bool,
                    trial_numbers (bins,), channels (channels,)
 lfr                rates (bins, features), labels (bins,), and what is optional for maxrate
 lrr                samples (samples, channels); optional: channels (channels,)
@@ -32,6 +32,7 @@ LABELLED = ("rates", "trials", "labels", "times", "usable", "trial_numbers", "ch
 NAMES = {
     "maxrate": LABELLED,
     "poisson": LABELLED,
+    "gsnn": LABELLED,
     "lfr": ("rates", *LABELLED[2:]),
     "lrr": ("samples", "channels"),
     "lnp": ("stimulus", "counts", "times", "usable", "cells", "locations"),
@@ -90,7 +91,7 @@ def check(kind: str, headers: Mapping[str, Header]) -> None:
     unknown = [name for name in headers if name not in NAMES[kind]]
     if unknown:
         raise ModelError(f"arrays: {', '.join(unknown)}: unknown; a fit of kind {kind} takes {', '.join(NAMES[kind])}")
-    if kind in ("maxrate", "poisson", "lfr"):
+    if "labels" in NAMES[kind]:
         bins = _check_labelled(headers)
     elif kind == "lrr":
         bins = _check(headers, "samples", REAL, (None, None))[0]

@@ -28,7 +28,7 @@ def fit(request: FitRequest, arrays: Arrays, tell: Tell) -> Fitted:
     """Raises ModelError where the arrays hold fewer than two classes, or the settings are not the kind's."""
     named = request.classes or [str(name) for name in arrays.get("classes", ())]
     classes, labels = class_labels(arrays["labels"], named)
-    samples = _samples(request, arrays, labels)
+    samples = labelled_samples(request, arrays, labels)
     held_out = hold_out(samples.trials, request.held_out)
     training, test = samples.of(~held_out), samples.of(held_out)
     learned = np.unique(training.labels)
@@ -87,7 +87,8 @@ def class_labels(given: NDArray[Any], classes: Sequence[str] | None) -> tuple[li
     return names, indices
 
 
-def _samples(request: FitRequest, arrays: Arrays, labels: Indices) -> Samples:
+def labelled_samples(request: FitRequest, arrays: Arrays, labels: Indices) -> Samples:
+    """What a decoder learns from. labels: as `class_labels` gives them."""
     if "trials" in arrays:
         chosen = labels >= 0
         if "usable" in arrays:

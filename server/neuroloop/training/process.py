@@ -68,6 +68,8 @@ def fit(request: FitRequest, data: Arrays, tell: Tell) -> Fitted:
         from neuroloop.training import rereference as kind
     elif request.kind == "lnp":
         from neuroloop.training import encoders as kind  # type: ignore[no-redef]
+    elif request.kind == "gsnn":
+        from neuroloop.training import gsnn as kind  # type: ignore[no-redef]
     elif request.kind == "lfr":
         from neuroloop.training import lfr as kind  # type: ignore[no-redef]
     else:

@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field, model_validator
 from neuroloop.config import BandpowerSettings, CountsSettings, FrontEnd, Name, Settings
 from neuroloop.session.labels import HISTORY_S
 
-Kind = Literal["maxrate", "poisson", "lrr", "lnp", "lfr"]
+Kind = Literal["maxrate", "poisson", "gsnn", "lrr", "lnp", "lfr"]
 Activation = Literal["none", "shadow", "active"]
 
 # The held-out metrics that `min_metric` can be about, larger is better; the first is the default.
@@ -19,6 +19,7 @@ METRICS: dict[str, tuple[str, ...]] = {
     "lrr": ("explained_variance",),
     "lnp": ("correlation", "bits_per_spike"),
     "lfr": ("accuracy", "balanced_accuracy"),
+    "gsnn": ("accuracy", "balanced_accuracy"),
 }
 
 
@@ -77,7 +78,7 @@ class FitRequest(Settings):
     name: Name = Field(description="of the model whose next version the result becomes")
     kind: Kind
     settings: dict[str, Any] = Field(
-        default_factory=dict, description="of the kind; for lnp and lfr, `training` holds those of the fit"
+        default_factory=dict, description="of the kind; for lnp, lfr and gsnn, `training` holds those of the fit"
     )
     source: Source
     classes: list[str] | None = Field(None, min_length=2, description="of a decoder; by default the labels that occur")

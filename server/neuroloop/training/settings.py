@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 from pydantic import BaseModel
 
 from neuroloop.errors import ModelError
 from neuroloop.models.base import check_settings
+from neuroloop.models.gsnn_settings import GSNNFitSettings, GSNNSettings
 from neuroloop.models.lfr_settings import LFRFitSettings, LFRSettings
 from neuroloop.models.lnp_fit_settings import LNPFitSettings
 from neuroloop.models.lnp_parameters import LNPSettings
 from neuroloop.models.online_settings import MaxRateSettings, PoissonSettings
 from neuroloop.signal.lrr_settings import LRRSettings
 from neuroloop.training.request import FitRequest
+
+Model = TypeVar("Model", bound=BaseModel)
+Fit = TypeVar("Fit", bound=BaseModel)
 
 
 def check(request: FitRequest) -> None:
@@ -20,6 +26,8 @@ def check(request: FitRequest) -> None:
         rereference_settings(request)
     elif request.kind == "lnp":
         encoder_settings(request)
+    elif request.kind == "gsnn":
+        gsnn_settings(request)
     elif request.kind == "lfr":
         lfr_settings(request)
     else:
@@ -38,14 +46,7 @@ def rereference_settings(request: FitRequest) -> LRRSettings:
 
 def lfr_settings(request: FitRequest) -> tuple[LFRSettings, LFRFitSettings]:
     """Those of a decoder of kind `lfr` and, under `training`, of its fit."""
-    given = dict(request.settings)
-    training = given.pop("training", {})
-    if not isinstance(training, dict):
-        raise ModelError(f"settings of 'lfr': training: expected a map of settings, got {training!r}")
-    decoder = check_settings("lfr", LFRSettings, given)
-    chosen = check_settings("lfr", LFRFitSettings, {"seed": request.seed} | training)
-    assert isinstance(decoder, LFRSettings)
-    assert isinstance(chosen, LFRFitSettings)
+    decoder, chosen = _with_training(request, LFRSettings, LFRFitSettings)
     if chosen.pretrain_epochs:
         chosen.projectors.check_window(decoder.bins)
     return decoder, chosen
@@ -53,12 +54,21 @@ def lfr_settings(request: FitRequest) -> tuple[LFRSettings, LFRFitSettings]:
 
 def encoder_settings(request: FitRequest) -> tuple[LNPSettings, LNPFitSettings]:
     """Those of an LNP bank and, under `training`, of its fit."""
+    return _with_training(request, LNPSettings, LNPFitSettings)
+
+
+def gsnn_settings(request: FitRequest) -> tuple[GSNNSettings, GSNNFitSettings]:
+    """Those of a GSNN decoder and, under `training`, of its fit."""
+    return _with_training(request, GSNNSettings, GSNNFitSettings)
+
+
+def _with_training(request: FitRequest, model: type[Model], fit: type[Fit]) -> tuple[Model, Fit]:
     given = dict(request.settings)
     training = given.pop("training", {})
     if not isinstance(training, dict):
-        raise ModelError(f"settings of 'lnp': training: expected a map of settings, got {training!r}")
-    bank = check_settings("lnp", LNPSettings, given)
-    chosen = check_settings("lnp", LNPFitSettings, {"seed": request.seed} | training)
-    assert isinstance(bank, LNPSettings)
-    assert isinstance(chosen, LNPFitSettings)
-    return bank, chosen
+        raise ModelError(f"settings of {request.kind!r}: training: expected a map of settings, got {training!r}")
+    chosen = check_settings(request.kind, model, given)
+    how = check_settings(request.kind, fit, {"seed": request.seed} | training)
+    assert isinstance(chosen, model)
+    assert isinstance(how, fit)
+    return chosen, how

@@ -8,12 +8,12 @@ from neuroloop.models.gsnn_settings import GSNNSettings
 from neuroloop.models.gsnn_state import GSNNWeights
 
 VARIANTS = {
-    "layer": {},
+    "layer": {"norm": "layer"},
     "rms": {"norm": "rms"},
     "softmax": {"norm": "softmax", "norm_first": False},
     "none": {"norm": "none", "layers": 2},
     "mlp": {"norm": "none", "mlp": 8},
-    "attention": {"attention": 16, "norm_first": False},
+    "attention": {"norm": "layer", "attention": 16, "norm_first": False},
     "no residual": {"residual": False, "norm": "none"},
     "one channel": {"channels": 1, "norm": "rms"},
 }

@@ -10,6 +10,8 @@ import pytest
 
 from neuroloop.errors import ModelError
 from neuroloop.models import decoder_files
+from neuroloop.models.gsnn import GSNN
+from neuroloop.models.gsnn_settings import GSNNSettings
 from neuroloop.models.lnp import LNP
 from neuroloop.signal.lrr import LRR
 from neuroloop.training.job import Job
@@ -134,6 +136,45 @@ def test_an_encoder_is_fitted_and_measured_on_later_bins():
     for settings, words in (({"lag": 3}, "lag: unknown"), ({"training": 3}, "training: expected a map")):
         with pytest.raises(ModelError, match=words):
             fit(request("lnp", settings=settings), data, ignore)
+
+
+def test_a_gsnn_decoder_is_fitted_and_measured_on_trials_that_it_has_not_seen(reaches, caplog):
+    told = []
+    graph = {"kind": "clusters", "clusters": [[0, 1, 2, 3, 4, 5], [6, 7, 8, 9, 10], [11]]}
+    settings = {"layers": 2, "graph": graph, "training": {"epochs": 20}}
+    asked = request("gsnn", classes=["left", "right", "up"], window=5, settings=settings, seed=3)
+    fitted = fit(asked, reaches, lambda progress, loss: told.append((progress, loss)))
+    assert fitted.metrics["accuracy"] > 0.8
+    assert fitted.metrics["log_loss"] < 0.7
+    amounts = {"training_samples": 96, "held_out_samples": 24, "held_back_samples": 20, "pathways_left_out": 1}
+    assert fitted.amounts == amounts | {"epochs": len(told) - 1}
+    assert "nothing to compare with: 2" in caplog.text
+    progress, losses = zip(*told, strict=True)
+    assert progress == tuple(sorted(progress))
+    assert told[-1] == (1.0, None)
+    assert min(losses[:-1]) < losses[0]
+    file = decoder_files.read(fitted.weights)
+    assert file.about.kind == "gsnn"
+    assert "training" not in file.about.settings
+    decoder = GSNN(file.about.classes, file.about.features, GSNNSettings.model_validate(file.about.settings))
+    decoder.load_state_dict({"kind": "gsnn", "classes": file.about.classes} | file.tensors)
+    assert decoder.learned() == {"left": 32, "right": 32, "up": 32}
+    assert fit(asked, reaches, ignore).weights == fitted.weights
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"layer": 2}, "layer: unknown; gsnn has"),
+        ({"training": {"epoch": 2}}, "epoch: unknown; gsnn has"),
+        ({"training": 3}, "settings of 'gsnn': training: expected a map"),
+        ({"graph": {"kind": "knn", "positions": [[0.0]] * 5}}, "a position for each of 12 features"),
+        ({"training": {"validation": 0.99}}, "leaves none to learn from"),
+    ],
+)
+def test_gsnn_settings_that_do_not_fit_are_refused(reaches, settings, words):
+    with pytest.raises(ModelError, match=words):
+        fit(request("gsnn", settings=settings), reaches, ignore)
 
 
 @pytest.fixture
