@@ -133,7 +133,32 @@ class BandpowerSettings(Settings):
     )
 
 
-FrontEnd = Annotated[BroadbandSettings | CountsSettings | BandpowerSettings, Field(discriminator="kind")]
+class CovarianceSettings(Settings):
+    """EEG -> band-pass per band -> covariance between the channels, for decoders with spatial filters."""
+
+    kind: Literal["covariance"] = "covariance"
+    bands: dict[str, Band] = Field(default_factory=lambda: {"mu-beta": (8.0, 30.0)}, min_length=1)
+    order: int = Field(4, ge=1, le=8)
+    notch: list[float] = Field(default_factory=list)
+
+
+FrontEnd = Annotated[
+    BroadbandSettings | CountsSettings | BandpowerSettings | CovarianceSettings, Field(discriminator="kind")
+]
+
+OF_RATES = ("maxrate", "poisson")  # decoder kinds whose features are never negative
+OF_COVARIANCE = ("csp",)  # those whose features are the covariance of channels
+
+
+def check_kind(key: str, kind: str, front_end: FrontEnd) -> None:
+    """Raise ValueError for a decoder kind that cannot work on what this front end gives."""
+    if front_end.kind == "covariance" and kind in OF_RATES:
+        raise ValueError(
+            f"{key}: {kind} takes rates, and the front end covariance gives features that may be negative; "
+            "expected csp, lda, logistic, or another kind that takes those"
+        )
+    if front_end.kind != "covariance" and kind in OF_COVARIANCE:
+        raise ValueError(f"{key}: {kind} takes the front end covariance, got {front_end.kind}")
 
 
 class RereferenceSettings(LRRSettings):
@@ -222,8 +247,10 @@ class SessionSettings(Settings):
                     raise ValueError(
                         f"markers: {text!r} maps to {label!r}, which is none of the classes {self.classes}"
                     )
-        if self.stimulus is not None and self.front_end.kind == "bandpower":
+        if self.stimulus is not None and self.front_end.kind in ("bandpower", "covariance"):
             raise ValueError("stimulus: encoders predict spikes; expected front_end.kind broadband or counts")
+        for decoder in self.decoders:
+            check_kind(f"decoders: kind of {decoder.name!r}", decoder.kind, self.front_end)
         labels, clusters = self.stream.channels, self.rereference.clusters
         if isinstance(clusters, ByElement | Neighbours):
             pass  # only the stream can tell
@@ -321,7 +348,7 @@ def check_rate(session: SessionSettings, nominal_srate: float) -> None:
     notches: list[float] = []
     if isinstance(session.front_end, BroadbandSettings):
         bands, notches = {"front_end.band": session.front_end.band}, session.front_end.notch
-    elif isinstance(session.front_end, BandpowerSettings):
+    elif isinstance(session.front_end, BandpowerSettings | CovarianceSettings):
         bands = {f"front_end.bands.{name}": band for name, band in session.front_end.bands.items()}
         notches = session.front_end.notch
     for key, (low, high) in bands.items():

@@ -1,8 +1,9 @@
-"""The three ways from samples to features. All end in one nonnegative value per feature and bin.
+"""The ways from samples to features. All end in one value per feature and bin; only covariances may be negative.
 
     broadband   band-pass -> rereference -> threshold crossings -> spikes per second
     counts      spike counts or rates as samples                -> spikes per second
     bandpower   band-pass -> rereference -> band-pass per band  -> mean power per channel and band
+    covariance  band-pass per band                              -> mean product of each pair of channels, per band
 
 A front end is called with every block, and asked for its features at the end of every bin.
 """
@@ -21,11 +22,13 @@ from neuroloop.config import (
     BandpowerSettings,
     BroadbandSettings,
     CountsSettings,
+    CovarianceSettings,
     SessionSettings,
     bin_samples,
     block_samples,
     check_clusters,
 )
+from neuroloop.covariance_front_end import CovarianceFrontEnd
 from neuroloop.errors import ConfigError
 from neuroloop.gpu.choice import choose_device
 from neuroloop.signal.bandpower import BandPower, scale_power
@@ -334,6 +337,8 @@ def make_front_end(session: SessionSettings, nominal_srate: float, channels: tup
         return _make_broadband(session, settings, nominal_srate, channels)
     if isinstance(settings, CountsSettings):
         return Counts(session, settings, nominal_srate, channels)
+    if isinstance(settings, CovarianceSettings):
+        return CovarianceFrontEnd(session, settings, nominal_srate, channels)
     return Bandpower(session, settings, nominal_srate, channels)
 
 

@@ -10,6 +10,9 @@ from neuroloop.errors import ConfigError
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
 
 
+CSP = {"name": "d", "kind": "csp"}
+
+
 def session(**changes):
     return {"name": "s", "stream": {"name": "x", "nominal_srate": 30000.0}, "classes": ["a", "b"]} | changes
 
@@ -59,6 +62,12 @@ def test_the_examples_that_the_readme_names_are_there():
             {"stimulus": {"name": "m"}, "front_end": {"kind": "bandpower"}, "stream": {"name": "x"}},
             ["stimulus", "spikes", "broadband or counts"],
         ),
+        (
+            {"front_end": {"kind": "covariance", "bands": {"mu": [8, 20000]}}, "decoders": [CSP]},
+            ["front_end.bands.mu", "20000", "15000"],
+        ),
+        ({"front_end": {"kind": "covariance"}}, ["kind of 'decoder'", "maxrate takes rates", "expected csp, lda"]),
+        ({"decoders": [CSP]}, ["kind of 'd'", "csp takes", "covariance, got broadband"]),
     ],
 )
 def test_an_impossible_value_is_refused_by_key_value_and_what_is_allowed(changes, words):

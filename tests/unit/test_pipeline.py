@@ -7,16 +7,19 @@ from hypothesis import strategies as st
 from scipy import signal
 
 from neuroloop.config import parse_session
+from neuroloop.errors import ConfigError
 from neuroloop.pipeline import Pipeline
 from neuroloop.session.blocks import Block, BlockCutter
 from neuroloop.session.timeline import Timeline
 
 BROADBAND = {"kind": "broadband", "band": [300, 3000], "calibration_s": 0.1}
 EEG = {"kind": "bandpower", "bands": {"alpha": [8, 13], "beta": [14, 30]}}
+PAIRS = EEG | {"kind": "covariance"}
 
 
 def session(front_end, **changes):
-    given = {"name": "s", "stream": {"name": "x"}, "classes": ["a", "b"], "front_end": front_end}
+    decoders = [{"name": "d", "kind": "csp" if front_end["kind"] == "covariance" else "maxrate"}]
+    given = {"name": "s", "stream": {"name": "x"}, "classes": ["a", "b"], "front_end": front_end, "decoders": decoders}
     return parse_session(given | changes)
 
 
@@ -100,12 +103,33 @@ def test_bandpower_is_the_mean_square_of_each_band():
     np.testing.assert_allclose(trusted.mean(axis=0), [50, 8], rtol=0.05)
 
 
-def test_an_offset_of_the_amplifier_rings_no_filter():
+def test_the_mean_over_the_window_is_the_covariance_of_the_window():
+    rate, window = 250, 5
+    samples = np.random.default_rng(0).standard_normal((1000, 3)).astype(np.float32)
+    samples[:, 2] -= samples[:, 0]
+    pipeline = Pipeline(session(PAIRS, bin_ms=100, window=window), rate, labels(3))
+    assert pipeline.features[:4] == ("c0*c0:alpha", "c0*c1:alpha", "c0*c2:alpha", "c1*c1:alpha")
+    _, rates, reason, _ = run(pipeline, samples)[-1]
+    assert reason is None
+    sos = signal.butter(4, (8, 13), btype="bandpass", fs=rate, output="sos")
+    last = signal.sosfilt(sos, samples.astype(float) - samples[0], axis=0)[-window * 25 :]
+    expected = (last.T @ last / len(last))[np.triu_indices(3)]
+    np.testing.assert_allclose(rates[:6], expected, rtol=1e-4, atol=1e-4 * expected.max())
+    assert rates[2] < 0
+
+
+def test_more_pairs_of_channels_than_a_session_can_hold_are_refused():
+    with pytest.raises(ConfigError, match="covariance of 300 channels in 2 bands is 90300 features; at most 65536"):
+        Pipeline(session(PAIRS), 250, labels(300))
+
+
+@pytest.mark.parametrize("front_end", [EEG, PAIRS], ids=lambda f: f["kind"])
+def test_an_offset_of_the_amplifier_rings_no_filter(front_end):
     rng = np.random.default_rng(0)
     noise = rng.standard_normal((2000, 2)).astype(np.float32)
     settled = []
     for offset in (0.0, 5000.0):
-        pipeline = Pipeline(session(EEG, bin_ms=100, rereference={"enabled": False}), 250, labels(2))
+        pipeline = Pipeline(session(front_end, bin_ms=100, rereference={"enabled": False}), 250, labels(2))
         bins = run(pipeline, noise + np.float32(offset))
         settled.append(next(values for values, _, reason, _ in bins if reason is None))
     np.testing.assert_allclose(settled[1], settled[0], rtol=0.15)
@@ -128,7 +152,7 @@ def test_a_reset_forgets_the_window_but_not_the_thresholds():
     assert bins[0][1].max() == 0
 
 
-@pytest.mark.parametrize("front_end", [BROADBAND, {"kind": "counts"}, EEG], ids=lambda f: f["kind"])
+@pytest.mark.parametrize("front_end", [BROADBAND, {"kind": "counts"}, EEG, PAIRS], ids=lambda f: f["kind"])
 def test_a_state_dict_brings_a_pipeline_to_the_same_bits(front_end):
     rate = 10_000 if front_end is BROADBAND else 250
     settings_ = session(front_end, bin_ms=20, rereference={"enabled": False})

@@ -104,7 +104,7 @@ def check_stream(session: SessionSettings, description: StreamDescription) -> ND
 
 
 def _rereferences(session: SessionSettings) -> bool:
-    return session.rereference.enabled and session.front_end.kind != "counts"
+    return session.rereference.enabled and session.front_end.kind not in ("counts", "covariance")
 
 
 def _clusters(

@@ -42,9 +42,8 @@ def _rereferencing(loop: Loop) -> Rereferencing:
     if loop.chain is None:
         raise Conflict(f"session {name!r}: the stream has not been found yet, so there is nothing to rereference")
     if loop.chain.rereferencing is None:
-        why = (
-            "its front end takes counts" if loop.session.front_end.kind == "counts" else "rereference.enabled is false"
-        )
+        kind = loop.session.front_end.kind
+        why = f"its front end is {kind}" if kind in ("counts", "covariance") else "rereference.enabled is false"
         raise Conflict(f"session {name!r} has no rereference: {why}")
     return loop.chain.rereferencing
 

@@ -1,0 +1,111 @@
+"""Covariance between the channels per band: each band's causal band-pass, then sums of products.
+
+    C_ij = sum over samples of  x_i x_j,    i <= j
+
+A band-passed signal has no mean to take off, so sums add up: over the blocks of a bin, over the bins of a window. What
+spatial filters (common spatial patterns, tangent spaces) need of a window is there without the samples.
+
+Filters and sums run in float64, sample by sample, so that the result does not depend on how samples were cut into
+blocks. Cost: channels (channels + 1) / 2 multiply-adds per sample and band, with the columns of a row side by side in
+memory; 100 ms of 64 channels in 2 bands take 0.06 ms at 250 Hz, 0.12 ms at 1000 Hz.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neuroloop.compiled import kernel
+from neuroloop.signal.filters import SosFilter, design_bandpass, design_notch
+
+F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
+
+
+@kernel
+def _add_products(block: Any, sample: Any, total: Any) -> None:
+    """block: (n, channels) float32. sample: (channels,) float64, scratch. total: (pairs,) float64, added to."""
+    samples, channels = block.shape
+    for t in range(samples):
+        for c in range(channels):
+            sample[c] = block[t, c]
+        first = 0
+        for i in range(channels):
+            x, row = sample[i], total[first : first + channels - i]
+            for j in range(channels - i):
+                row[j] += x * sample[i + j]
+            first += channels - i
+
+
+def pair_count(channels: int) -> int:
+    """Entries of the upper triangle, the diagonal included."""
+    return channels * (channels + 1) // 2
+
+
+def covariance_features(channels: Sequence[str], bands: Sequence[str]) -> tuple[str, ...]:
+    """Names in the order of the values: band by band, the upper triangle row by row."""
+    pairs = [f"{one}*{other}" for row, one in enumerate(channels) for other in channels[row:]]
+    return tuple(f"{pair}:{band}" for band in bands for pair in pairs)
+
+
+class BandCovariance:
+    """Sums of products of the band-passed samples since the last `take`.
+
+    bands: name -> low and high edge in hertz. order, notch: as in `design_bandpass`; notches come first, once.
+    """
+
+    def __init__(
+        self,
+        bands: Mapping[str, tuple[float, float]],
+        order: int,
+        nominal_srate: float,
+        channels: int,
+        notch: Sequence[float] = (),
+    ) -> None:
+        self.bands = tuple(bands)
+        self._notch = SosFilter(design_notch(notch, nominal_srate), channels, "double") if notch else None
+        self._filters = [
+            SosFilter(design_bandpass(band, order, nominal_srate), channels, "double") for band in bands.values()
+        ]
+        self._total: F64 = np.zeros((len(self.bands), pair_count(channels)))
+        self._sample: F64 = np.zeros(channels)
+        _add_products(np.empty((0, channels), np.float32), self._sample, self._total[0])  # compiles it now
+
+    def add(self, block: F32) -> None:
+        """Take a block in, (n, channels)."""
+        if self._notch is not None:
+            block = self._notch(block)
+        for number, band in enumerate(self._filters):
+            _add_products(band(block), self._sample, self._total[number])
+
+    def take(self, factor: float, out: F32) -> None:
+        """The sums times a factor into `out`, (bands, pairs) or flat; they begin at 0 again."""
+        np.multiply(self._total, factor, out=out.reshape(self._total.shape))
+        self._total[:] = 0
+
+    def drop(self) -> None:
+        """Forget the sums; the filters run on."""
+        self._total[:] = 0
+
+    def prime(self, sample: F32) -> None:
+        """Start as if the channels had stood at these values for ever; see `SosFilter.prime`. sample: (channels,)."""
+        self.drop()
+        for stage in self._stages():
+            stage.prime(sample)
+
+    def state_dict(self) -> dict[str, Any]:
+        state: dict[str, Any] = {"total": self._total.copy()}
+        for number, stage in enumerate(self._stages()):
+            state |= {f"{number}.{key}": value for key, value in stage.state_dict().items()}
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._total[:] = state["total"]
+        for number, stage in enumerate(self._stages()):
+            stage.load_state_dict({"state": state[f"{number}.state"]})
+
+    def _stages(self) -> list[SosFilter]:
+        return self._filters if self._notch is None else [self._notch, *self._filters]
