@@ -22,6 +22,8 @@ from pydantic_core import from_json
 from neuroloop.errors import ModelError
 from neuroloop.models import decoder_files, lnp_files
 from neuroloop.models.base import GROUP, check_settings
+from neuroloop.models.fitted_settings import FITTED
+from neuroloop.models.fitted_state import check_fitted
 from neuroloop.models.gsnn_state import check_gsnn
 from neuroloop.models.lfr_settings import LFRSettings
 from neuroloop.models.lfr_state import check_state as check_lfr
@@ -119,6 +121,8 @@ def _decoder(weights: bytes, document: Document, bare: bool) -> Upload:
         check_lfr(about.values | file.tensors, settings, len(about.classes), about.features)
     elif about.kind == "gsnn":
         check_gsnn(about.settings, about.features, len(about.classes), file.tensors)
+    elif about.kind in FITTED:
+        check_fitted(about.kind, about.settings, about.features, len(about.classes), file.tensors)
     content = Content(
         kind=about.kind,
         settings=about.settings,

@@ -1,8 +1,8 @@
 """Training data as NPZ files: what each kind needs, checked from the headers alone, and read. Nothing is unpickled.
 
 maxrate, poisson,  rates (bins, features) or trials (trials, features), labels (bins,) or (trials,): indices with -1
-gsnn               for none, or names with '' for none; optional: times (bins,) in seconds, usable (bins,) bool,
-                   trial_numbers (bins,), channels (channels,)
+lda, logistic, csp for none, or names with '' for none; optional: times (bins,) in seconds, usable (bins,) bool,
+gsnn               trial_numbers (bins,), channels (channels,)
 lfr                rates (bins, features), labels (bins,), and what is optional for maxrate
 lrr                samples (samples, channels); optional: channels (channels,)
 lnp                stimulus (bins, ...), counts (bins,) or (bins, cells); optional: times, usable, cells (cells,),
@@ -34,6 +34,9 @@ NAMES = {
     "poisson": LABELLED,
     "gsnn": LABELLED,
     "lfr": ("rates", *LABELLED[2:]),
+    "lda": LABELLED,
+    "logistic": LABELLED,
+    "csp": LABELLED,
     "lrr": ("samples", "channels"),
     "lnp": ("stimulus", "counts", "times", "usable", "cells", "locations"),
 }

@@ -19,13 +19,14 @@ import numpy as np
 
 from neuroloop import __version__
 from neuroloop.errors import ModelError, NeuroloopError
+from neuroloop.models.fitted_settings import FITTED
 from neuroloop.training import arrays, messages
 from neuroloop.training.arrays import Arrays
 from neuroloop.training.fitted import Fitted, Tell
 from neuroloop.training.job import FILE, INPUT, RECORDING, RESULT, WEIGHTS, load, write_whole
 from neuroloop.training.request import FitRequest
 
-PACKAGES = ("numpy", "numba", "torch", "lightning", "safetensors")
+PACKAGES = ("numpy", "numba", "torch", "lightning", "safetensors", "scikit-learn")
 ORPHANED = 3  # exit code
 
 
@@ -72,6 +73,8 @@ def fit(request: FitRequest, data: Arrays, tell: Tell) -> Fitted:
         from neuroloop.training import gsnn as kind  # type: ignore[no-redef]
     elif request.kind == "lfr":
         from neuroloop.training import lfr as kind  # type: ignore[no-redef]
+    elif request.kind in FITTED:
+        from neuroloop.training import fitted_decoders as kind  # type: ignore[no-redef]
     else:
         from neuroloop.training import decoders as kind  # type: ignore[no-redef]
     return kind.fit(request, data, tell)
@@ -107,7 +110,8 @@ def digest(data: Arrays) -> str:
 
 def _versions() -> dict[str, str]:
     """Of the packages that were at work."""
-    return {name: importlib.metadata.version(name) for name in PACKAGES if name in sys.modules}
+    modules = {"scikit-learn": "sklearn"}
+    return {name: importlib.metadata.version(name) for name in PACKAGES if modules.get(name, name) in sys.modules}
 
 
 def _own_output() -> BinaryIO:

@@ -34,12 +34,14 @@ def read(path: Path, request: FitRequest) -> dict[str, NDArray[Any]]:
         if request.kind == "lrr":
             samples = recording.read(0, recording.sample_count)
             return {"samples": samples, "channels": np.array(recording.channels)}
-        return _labelled(recording, source, request.classes)
+        return _labelled(recording, source, request.kind, request.classes)
     except (SourceError, ConfigError) as error:
         raise ModelError(f"recording {source.name!r}: {error}") from error
 
 
-def _labelled(recording: Recording, source: RecordingSource, classes: list[str] | None) -> dict[str, NDArray[Any]]:
+def _labelled(
+    recording: Recording, source: RecordingSource, kind: str, classes: list[str] | None
+) -> dict[str, NDArray[Any]]:
     intervals = list(_intervals(recording, source))
     names = classes or sorted({label for label, _, _ in intervals})
     if len(names) < 2:
@@ -55,6 +57,7 @@ def _labelled(recording: Recording, source: RecordingSource, classes: list[str] 
             "block_ms": source.bin_ms,
             "rereference": {"enabled": False},
             "classes": names,
+            "decoders": [{"name": "fit", "kind": kind}],
         }
     )
     pipeline = Pipeline(session, recording.nominal_srate, recording.channels)

@@ -6,16 +6,19 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
-from neuroloop.config import BandpowerSettings, CountsSettings, FrontEnd, Name, Settings
+from neuroloop.config import BroadbandSettings, CountsSettings, FrontEnd, Name, Settings, check_kind
 from neuroloop.session.labels import HISTORY_S
 
-Kind = Literal["maxrate", "poisson", "gsnn", "lrr", "lnp", "lfr"]
+Kind = Literal["maxrate", "poisson", "lda", "logistic", "csp", "gsnn", "lfr", "lrr", "lnp"]
 Activation = Literal["none", "shadow", "active"]
 
 # The held-out metrics that `min_metric` can be about, larger is better; the first is the default.
 METRICS: dict[str, tuple[str, ...]] = {
     "maxrate": ("accuracy", "balanced_accuracy"),
     "poisson": ("accuracy", "balanced_accuracy"),
+    "lda": ("accuracy", "balanced_accuracy"),
+    "logistic": ("accuracy", "balanced_accuracy"),
+    "csp": ("accuracy", "balanced_accuracy"),
     "lrr": ("explained_variance",),
     "lnp": ("correlation", "bits_per_spike"),
     "lfr": ("accuracy", "balanced_accuracy"),
@@ -114,8 +117,12 @@ class FitRequest(Settings):
                 "source: an encoder needs the stimulus; upload arrays `stimulus` and `counts`, or name a live session"
             )
         recording = self.source.recording
-        if self.kind != "lrr" and recording and not isinstance(recording.front_end, CountsSettings | BandpowerSettings):
-            raise ValueError("source: recording.front_end: expected counts or bandpower, whose rates need no weights")
+        if self.kind != "lrr" and recording:
+            if isinstance(recording.front_end, BroadbandSettings):
+                raise ValueError(
+                    "source: recording.front_end: expected counts, bandpower or covariance, which need no weights"
+                )
+            check_kind("kind", self.kind, recording.front_end)
         return self
 
     @property

@@ -8,6 +8,7 @@ from pydantic import BaseModel
 
 from neuroloop.errors import ModelError
 from neuroloop.models.base import check_settings
+from neuroloop.models.fitted_settings import FITTED
 from neuroloop.models.gsnn_settings import GSNNFitSettings, GSNNSettings
 from neuroloop.models.lfr_settings import LFRFitSettings, LFRSettings
 from neuroloop.models.lnp_fit_settings import LNPFitSettings
@@ -31,7 +32,7 @@ def check(request: FitRequest) -> None:
     elif request.kind == "lfr":
         lfr_settings(request)
     else:
-        models: dict[str, type[BaseModel]] = {"maxrate": MaxRateSettings, "poisson": PoissonSettings}
+        models: dict[str, type[BaseModel]] = {"maxrate": MaxRateSettings, "poisson": PoissonSettings, **FITTED}
         check_settings(request.kind, models[request.kind], request.settings)
 
 

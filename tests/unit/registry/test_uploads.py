@@ -3,6 +3,7 @@ import json
 import pickle
 import subprocess
 import sys
+from importlib.metadata import EntryPoint
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from tests.unit.models.gsnn_networks import make_graph, make_weights
 
 from neuroloop.errors import ModelError
 from neuroloop.models import decoder_files, lnp_files
+from neuroloop.models.base import GROUP
 from neuroloop.models.lfr import LFR
 from neuroloop.models.lfr_settings import LFRSettings
 from neuroloop.models.lnp_parameters import LNPSettings, make_parameters
@@ -84,6 +86,21 @@ def test_a_gsnn_decoder_is_checked_without_being_made():
     without = {name: array for name, array in weights.arrays().items() if name != "out_bias"}
     with pytest.raises(ModelError, match="GSNN parameter out_bias: expected shape"):
         check(decoder_files.write(decoder_files.DecoderFile(about, without)), Document())
+
+
+def fitted_lda(**change):
+    about = {"kind": "lda", "classes": ["left", "right"], "features": 3}
+    tensors = {"matrix": np.ones((3, 2)), "bias": np.ones(2), "sharpness": np.ones(1), "samples": np.ones(2, np.int64)}
+    file = decoder_files.DecoderFile(decoder_files.About.model_validate(about), tensors | change)
+    return decoder_files.write(file)
+
+
+def test_a_decoder_that_was_fitted_at_once_is_checked_without_making_it(monkeypatch):
+    points = [EntryPoint("lda", "neuroloop.models.linear:LDA", GROUP)]
+    monkeypatch.setattr("neuroloop.registry.uploads.entry_points", lambda group: points)
+    assert check(fitted_lda(), Document()).content.kind == "lda"
+    with pytest.raises(ModelError, match=r"matrix as floats of shape \(3, 2\), got float64 \(2, 2\)"):
+        check(fitted_lda(matrix=np.ones((2, 2))), Document())
 
 
 def test_an_encoder_says_what_it_is():

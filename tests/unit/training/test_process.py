@@ -56,6 +56,64 @@ def test_a_decoder_is_fitted_measured_on_what_it_has_not_seen_and_read_back(reac
     assert fitted.about["features"] == 12
 
 
+@pytest.mark.parametrize("kind", ["lda", "logistic"])
+def test_a_decoder_that_is_fitted_at_once_is_measured_and_read_back(reaches, kind):
+    told = []
+    asked = request(kind, classes=["left", "right", "up"], window=5)
+    fitted = fit(asked, reaches, lambda progress, loss: told.append((progress, loss)))
+    assert fitted.metrics["accuracy"] > 0.9
+    assert fitted.metrics["log_loss"] < 0.3
+    assert fitted.amounts == {"training_samples": 96, "held_out_samples": 24}
+    progress, losses = zip(*told, strict=True)
+    assert progress == tuple(sorted(progress))
+    assert (progress[-1], losses[-1]) == (1.0, fitted.metrics["log_loss"])
+    decoder = decoder_files.load(decoder_files.read(fitted.weights))
+    assert decoder.learned() == {"left": 32, "right": 32, "up": 32}
+    assert decoder.temperature is not None
+    assert result(asked, reaches, fitted)["training"]["packages"]["scikit-learn"]
+    assert fit(asked, reaches, ignore).weights == fitted.weights
+
+
+def test_samples_with_missing_values_are_left_out_of_a_fit_at_once(reaches):
+    holey = reaches | {"rates": reaches["rates"].copy()}
+    holey["rates"][:13, 3] = np.nan
+    fitted = fit(request("lda", classes=["left", "right", "up"], window=5), holey, ignore)
+    assert fitted.amounts == {"training_samples": 94, "held_out_samples": 24}
+    assert fitted.metrics["accuracy"] > 0.9
+
+
+def covariances(generator, trials=40, channels=4, bins=5):
+    """Bins of two classes that differ in which direction over the channels is loud, in the second of two bands."""
+    mixing = generator.standard_normal((channels, channels))
+    labels = np.repeat(np.arange(trials) % 2, bins)
+    gains = np.ones((len(labels), 2, channels))
+    gains[labels == 0, 1, 0] = 3
+    gains[labels == 1, 1, 1] = 3
+    samples = generator.standard_normal((30, len(labels), 2, channels)) * gains @ mixing
+    products = np.einsum("sbki,sbkj->bkij", samples, samples) / 30
+    rows, columns = np.triu_indices(channels)
+    return {
+        "rates": products[..., rows, columns].reshape(len(labels), -1).astype(np.float32),
+        "labels": labels,
+        "channels": np.array([f"c{number}" for number in range(channels)]),
+        "trial_numbers": np.arange(len(labels)) // bins,
+    }
+
+
+def test_spatial_patterns_are_fitted_from_the_covariance_of_bins_whose_channels_tell_the_bands():
+    data = covariances(np.random.default_rng(2))
+    fitted = fit(request("csp", classes=["left", "right"]), data, ignore)
+    assert fitted.metrics["accuracy"] == 1.0
+    assert fitted.about["settings"]["bands"] == 2
+    decoder = decoder_files.load(decoder_files.read(fitted.weights))
+    assert decoder.predict(data["rates"][-5:].mean(axis=0)).index == data["labels"][-1]
+    unnamed = {name: array for name, array in data.items() if name != "channels"}
+    with pytest.raises(ModelError, match="got 20 features and no channels; give `channels`, or the setting bands"):
+        fit(request("csp", classes=["left", "right"]), unnamed, ignore)
+    with pytest.raises(ModelError, match=r"channels in 3 bands, .*; got 20 features"):
+        fit(request("csp", classes=["left", "right"], settings={"bands": 3}), unnamed, ignore)
+
+
 def test_a_fit_is_the_same_bit_for_bit_and_its_result_says_from_what(reaches):
     asked = request("maxrate", seed=3)
     one, other = fit(asked, reaches, ignore), fit(asked, reaches, ignore)

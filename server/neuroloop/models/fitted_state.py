@@ -1,0 +1,90 @@
+"""What decoders of the kinds `lda`, `logistic` and `csp` know, as arrays: checked without decoder and compiler.
+
+matrix, bias   (inputs, classes), (classes,) float64: logits are `inputs @ matrix + bias`
+sharpness      (1,), 1 / temperature of the softmax
+samples        (classes,) int64, of each class that it was fitted on; a class with none is never the answer
+spatial        of csp: (bands, filters, channels) float64; its inputs are the log-powers behind these filters, band by
+               band. The inputs of lda and logistic are the features.
+
+The registry asks before it stores a file, a decoder before it takes a state over: the same function.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import isqrt
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neuroloop.errors import ModelError
+from neuroloop.models.base import check_settings
+from neuroloop.models.fitted_settings import FITTED, CSPSettings, FittedSettings
+
+Arrays = dict[str, NDArray[Any]]
+
+
+def channel_count(features: int, bands: int) -> int:
+    """Channels whose covariance in so many bands has so many features. Raises ModelError where there are none."""
+    pairs, rest = divmod(features, bands)
+    channels = (isqrt(8 * pairs + 1) - 1) // 2
+    if rest or channels < 1 or channels * (channels + 1) // 2 != pairs:
+        raise ModelError(
+            f"csp: expected the covariance of channels in {bands} bands, channels (channels + 1) / 2 features each "
+            f"(front_end: {{kind: covariance}}); got {features} features"
+        )
+    return channels
+
+
+def read_fitted(settings: FittedSettings, features: int, classes: int, state: Mapping[str, Any]) -> Arrays | None:
+    """The arrays of a fitted decoder out of a state dict; None of one that was never fitted.
+
+    Raises ModelError, naming the array, where they are not those of such settings, features and classes.
+    """
+    samples = _array(state, "samples", (classes,), "iu")
+    if (samples < 0).any():
+        raise ModelError(f"decoder state: expected samples from 0 on, got {samples.min()}")
+    if not samples.any():
+        return None
+    found: Arrays = {"samples": samples.astype(np.int64)}
+    inputs = features
+    if isinstance(settings, CSPSettings):
+        found["spatial"] = _spatial(settings, features, state)
+        inputs = found["spatial"].shape[0] * found["spatial"].shape[1]
+    found["matrix"] = _array(state, "matrix", (inputs, classes), "f").astype(np.float64)
+    found["bias"] = _array(state, "bias", (classes,), "f").astype(np.float64)
+    found["sharpness"] = _array(state, "sharpness", (1,), "f").astype(np.float64)
+    if found["sharpness"][0] < 0:
+        raise ModelError(f"decoder state: expected sharpness from 0 on, got {found['sharpness'][0]:g}")
+    return found
+
+
+def _spatial(settings: CSPSettings, features: int, state: Mapping[str, Any]) -> NDArray[np.float64]:
+    if settings.bands is None:
+        raise ModelError(
+            "settings of 'csp': bands: expected the number of bands of a decoder that was fitted, got null"
+        )
+    shape = np.asarray(state.get("spatial")).shape
+    filters = shape[1] if len(shape) == 3 else 1
+    channels = channel_count(features, settings.bands)
+    return _array(state, "spatial", (settings.bands, filters, channels), "f").astype(np.float64)
+
+
+def check_fitted(kind: str, settings: Mapping[str, Any], features: int, classes: int, state: Mapping[str, Any]) -> None:
+    """Raise ModelError unless settings and arrays are those of a decoder of this kind."""
+    checked = check_settings(kind, FITTED[kind], settings)
+    assert isinstance(checked, FittedSettings)
+    read_fitted(checked, features, classes, state)
+
+
+def _array(state: Mapping[str, Any], name: str, shape: tuple[int, ...], kinds: str) -> NDArray[Any]:
+    found = np.asarray(state.get(name))
+    if found.shape != shape or found.dtype.kind not in kinds:
+        wanted = "integers" if kinds == "iu" else "floats"
+        raise ModelError(
+            f"decoder state: expected {name} as {wanted} of shape {shape}, got {found.dtype} {found.shape}"
+        )
+    if not np.isfinite(found).all():
+        raise ModelError(f"decoder state: {name} holds values that are not finite")
+    return found
