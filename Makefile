@@ -3,7 +3,7 @@ BIN := .venv/bin
 DATA := $(wildcard ../shared/data)
 export NEUROLOOP_DATA ?= $(if $(DATA),$(abspath $(DATA)))
 
-.PHONY: setup demo test lint bench clean
+.PHONY: setup demo compile test lint bench clean
 
 setup: .venv/installed
 
@@ -21,7 +21,12 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy server/neuroloop clients/python/neuroloop_client clients/lsl/neuroloop_sources
 
-test: lint
+# Compiled kernels are kept; made ahead, no two tests compile the same ones.
+compile: setup
+	@$(BIN)/neuroloop compile
+
+test: setup
+	@$(MAKE) --no-print-directory --output-sync -j 2 lint compile
 	$(BIN)/pytest -n 2 --dist worksteal $(ARGS)
 
 # The numerics beside the peers', which get environments of their own in build/peers; ARGS="latency", "peers" or "gpu"

@@ -51,6 +51,16 @@ def serve(
         run(parse(settings))
 
 
+@app.command(name="compile")
+def compile_all() -> None:
+    """Compile everything that sessions run, so that the first one starts as fast as those after it."""
+    from neuroloop.session.compile_ahead import compile_ahead
+
+    with one_line_errors():
+        for name in compile_ahead():
+            print(name, flush=True)
+
+
 @app.command()
 def demo(
     seconds: Annotated[float | None, typer.Option(help="End after so many seconds, with a summary.")] = None,

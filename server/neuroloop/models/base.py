@@ -90,6 +90,11 @@ def _kinds() -> dict[str, EntryPoint]:
     return {point.name: point for point in entry_points(group=GROUP)}
 
 
+def kinds() -> tuple[str, ...]:
+    """The kinds of decoders that are installed, in alphabetical order."""
+    return tuple(sorted(_kinds()))
+
+
 def make_decoder(
     kind: str,
     classes: Sequence[str],
