@@ -27,7 +27,7 @@ compile: setup
 
 test: setup
 	@$(MAKE) --no-print-directory --output-sync -j 2 lint compile
-	$(BIN)/pytest -n 2 --dist worksteal $(ARGS)
+	$(BIN)/pytest -n 3 --dist worksteal $(ARGS)
 
 # The numerics beside the peers', which get environments of their own in build/peers; ARGS="latency", "peers" or "gpu"
 # with their options for the other benchmarks, ARGS="--results FILE" to write the table into a Markdown file.
