@@ -215,18 +215,19 @@ class SessionSettings(Settings):
         le=600_000,
         description="after a start or a hole, until the filter counts as settled; 3 / lowest edge by default",
     )
-    classes: list[str] = Field(min_length=2)
+    classes: list[str] = Field(default_factory=list, description="two or more, unless there are only targets")
+    targets: list[str] = Field(default_factory=list, description="what decoders of continuous targets estimate")
     decoders: list[DecoderSettings] = Field(
         default_factory=lambda: [DecoderSettings(name="decoder", kind="maxrate")], min_length=1
     )
     outlets: OutletSettings = Field(default_factory=OutletSettings)
 
-    @field_validator("classes")
+    @field_validator("classes", "targets")
     @classmethod
-    def _distinct_classes(cls, classes: list[str]) -> list[str]:
-        if len(set(classes)) != len(classes):
-            raise ValueError("every class needs a name of its own")
-        return classes
+    def _distinct(cls, names: list[str]) -> list[str]:
+        if len(set(names)) != len(names):
+            raise ValueError("every one needs a name of its own")
+        return names
 
     @field_validator("decoders")
     @classmethod
@@ -241,6 +242,8 @@ class SessionSettings(Settings):
 
     @model_validator(mode="after")
     def _fits_together(self) -> SessionSettings:
+        if len(self.classes) < (0 if self.targets and not self.classes else 2):
+            raise ValueError(f"classes: expected at least 2, or targets alone; got {self.classes}")
         for marker in self.markers:
             for text, label in (marker.labels or {}).items():
                 if label not in self.classes:

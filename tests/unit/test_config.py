@@ -41,6 +41,8 @@ def test_the_examples_that_the_readme_names_are_there():
         ({"stream": {"name": "x", "channel_count": 10**28}}, ["channel_count", "65536"]),
         ({"classes": ["a", "a"]}, ["classes", "name of its own"]),
         ({"classes": ["a"]}, ["classes", "at least 2"]),
+        ({"classes": ["a"], "targets": ["x"]}, ["classes", "at least 2, or targets alone; got ['a']"]),
+        ({"targets": ["x", "x"]}, ["targets", "name of its own"]),
         ({"typo": 1}, ["typo", "unknown key"]),
         ({"front_end": {"kind": "wavelet"}}, ["front_end", "wavelet", "broadband"]),
         ({"stream": {}}, ["stream", "name, type, source_id, predicate"]),

@@ -131,6 +131,7 @@ class Status(Open):
     encoders: list[dict[str, Any]] | None = None
     stimulus: dict[str, Any] | None = None
     classes: list[str] | None = None
+    targets: list[str] | None = None
     bin_ms: float | None = None
     bins: int | None = None
     missed_bins: int | None = None

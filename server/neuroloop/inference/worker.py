@@ -34,12 +34,21 @@ class Served(Protocol):
 class ServedDecoder:
     """A decoder. Input: rates, (batch, features), hertz; NaN where one is missing.
 
-    index is -1 and label empty where the decoder abstains; reason then says why.
+    index is -1 and label empty where the decoder abstains; reason then says why. A decoder of continuous targets gives
+    those, of the rows as bins one after the other.
     """
 
     def __init__(self, weights: bytes) -> None:
         file = decoder_files.read(weights)
         self._decoder = decoder_files.load(file)
+        self._targets = len(file.about.targets)
+        if self._targets:
+            self.signature = Signature(
+                input=Tensor("rates", "FP64", (-1, file.about.features)),
+                outputs=(Tensor("targets", "FP64", (-1, self._targets)), Tensor("reason", "BYTES", (-1,))),
+            )
+            self._decoder.predict(np.ones(file.about.features))
+            return
         classes = len(self._decoder.classes)
         self.signature = Signature(
             input=Tensor("rates", "FP64", (-1, file.about.features)),
@@ -54,6 +63,8 @@ class ServedDecoder:
         self._decoder.predict(np.ones(file.about.features))  # compiles
 
     def infer(self, inputs: NDArray[Any]) -> Arrays:
+        if self._targets:
+            return self._infer_targets(inputs)
         answers = []
         for rates in inputs:
             self._decoder.reset()  # every row is a question of its own
@@ -67,6 +78,13 @@ class ServedDecoder:
             "label": np.array(labels, np.str_),
             "reason": np.array([answer.reason or "" for answer in answers], np.str_),
         }
+
+    def _infer_targets(self, inputs: NDArray[Any]) -> Arrays:
+        """Of bins one after the other, as a filter has to see them."""
+        self._decoder.reset()
+        answers = [self._decoder.predict(rates) for rates in inputs]
+        values = np.array([answer.values for answer in answers], np.float64).reshape(len(answers), self._targets)
+        return {"targets": values, "reason": np.array([answer.reason or "" for answer in answers], np.str_)}
 
 
 class ServedEncoder:

@@ -58,6 +58,8 @@ class Decoder(Protocol):
     """A decoder that answers every bin.
 
     online: whether it learns from the labels of a session; for one that does not, they are a test alone.
+    A continuous kind (class attribute `continuous` True) has no classes but `targets`, names of what it estimates; its
+    `Scores.values` are the targets, its `probability` is empty, and its `index` is None.
     """
 
     kind: str
@@ -104,18 +106,28 @@ def make_decoder(
 ) -> Decoder:
     """A fresh decoder.
 
-    duration_s: over which rates are means; the setting of that name, of the kinds that have it, unless it is given.
+    classes: their names, or those of the targets of a kind that is continuous (`is_continuous`). duration_s: over which
+    rates are means; the setting of that name, of the kinds that have it, unless it is given.
     Raises ModelError for an unknown kind, or settings that it does not have.
     """
-    found = _kinds()
-    if kind not in found:
-        raise ModelError(f"decoder kind: {kind!r} is not known; there are: {', '.join(sorted(found))}")
-    model = found[kind].load()
+    model = _load_kind(kind)
     given = dict(settings or {})
     if duration_s is not None and "duration_s" in model.settings_model.model_fields:
         given.setdefault("duration_s", duration_s)
     decoder: Decoder = model(tuple(classes), features, check_settings(kind, model.settings_model, given))
     return decoder
+
+
+def is_continuous(kind: str) -> bool:
+    """Whether decoders of a kind answer with targets instead of classes. Raises ModelError for an unknown kind."""
+    return bool(getattr(_load_kind(kind), "continuous", False))
+
+
+def _load_kind(kind: str) -> Any:
+    found = _kinds()
+    if kind not in found:
+        raise ModelError(f"decoder kind: {kind!r} is not known; there are: {', '.join(sorted(found))}")
+    return found[kind].load()
 
 
 def check_settings(kind: str, model: type[BaseModel], settings: Mapping[str, Any]) -> BaseModel:

@@ -15,7 +15,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from neuroloop.errors import ModelError
 from neuroloop.models.base import Decoder, make_decoder
@@ -30,10 +30,21 @@ class About(BaseModel):
 
     kind: str = Field(min_length=1, max_length=64)
     settings: dict[str, Any] = Field(default_factory=dict)
-    classes: list[str] = Field(min_length=2)
+    targets: list[str] = Field(default_factory=list, description="of a continuous decoder, which has no classes")
+    classes: list[str] = Field(default_factory=list, validate_default=True)
     features: int = Field(ge=1)
     channels: list[str] | None = Field(None, description="labels of the channels that the features came from")
     values: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("classes")
+    @classmethod
+    def _or_targets(cls, classes: list[str], info: ValidationInfo) -> list[str]:
+        if info.data.get("targets"):
+            if classes:
+                raise ValueError("expected either classes or targets")
+        elif len(classes) < 2:
+            raise ValueError("expected at least 2 classes, or targets")
+        return classes
 
 
 @dataclass(frozen=True)
@@ -51,7 +62,8 @@ def of(decoder: Decoder, features: int, channels: Sequence[str] | None = None) -
     values = {key: value for key, value in state.items() if key not in tensors}
     about = About(
         kind=values.pop("kind"),
-        classes=values.pop("classes"),
+        classes=values.pop("classes", []),
+        targets=values.pop("targets", []),
         settings=values.pop("settings"),
         features=features,
         channels=None if channels is None else list(channels),
@@ -63,8 +75,9 @@ def of(decoder: Decoder, features: int, channels: Sequence[str] | None = None) -
 def load(file: DecoderFile) -> Decoder:
     """The decoder. Raises ModelError for a kind or settings that are not known, or a state that does not fit them."""
     about = file.about
-    decoder = make_decoder(about.kind, about.classes, about.features, about.settings)
-    own = {"kind": about.kind, "classes": about.classes, "settings": about.settings}
+    decoder = make_decoder(about.kind, about.targets or about.classes, about.features, about.settings)
+    own: dict[str, Any] = {"kind": about.kind, "settings": about.settings}
+    own |= {"targets": about.targets} if about.targets else {"classes": about.classes}
     decoder.load_state_dict(own | about.values | file.tensors)
     return decoder
 
@@ -72,7 +85,8 @@ def load(file: DecoderFile) -> Decoder:
 def write(file: DecoderFile) -> bytes:
     """A file that `read` reads; equal decoders give equal bytes."""
     tensors = {name: np.ascontiguousarray(value) for name, value in file.tensors.items()}
-    return safetensors.numpy.save(tensors, {KEY: json.dumps(file.about.model_dump(mode="json"), sort_keys=True)})
+    about = file.about.model_dump(mode="json", exclude=set() if file.about.targets else {"targets"})
+    return safetensors.numpy.save(tensors, {KEY: json.dumps(about, sort_keys=True)})
 
 
 def read(data: bytes) -> DecoderFile:

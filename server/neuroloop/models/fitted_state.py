@@ -42,7 +42,7 @@ def read_fitted(settings: FittedSettings, features: int, classes: int, state: Ma
 
     Raises ModelError, naming the array, where they are not those of such settings, features and classes.
     """
-    samples = _array(state, "samples", (classes,), "iu")
+    samples = read_array(state, "samples", (classes,), "iu")
     if (samples < 0).any():
         raise ModelError(f"decoder state: expected samples from 0 on, got {samples.min()}")
     if not samples.any():
@@ -52,9 +52,9 @@ def read_fitted(settings: FittedSettings, features: int, classes: int, state: Ma
     if isinstance(settings, CSPSettings):
         found["spatial"] = _spatial(settings, features, state)
         inputs = found["spatial"].shape[0] * found["spatial"].shape[1]
-    found["matrix"] = _array(state, "matrix", (inputs, classes), "f").astype(np.float64)
-    found["bias"] = _array(state, "bias", (classes,), "f").astype(np.float64)
-    found["sharpness"] = _array(state, "sharpness", (1,), "f").astype(np.float64)
+    found["matrix"] = read_array(state, "matrix", (inputs, classes), "f").astype(np.float64)
+    found["bias"] = read_array(state, "bias", (classes,), "f").astype(np.float64)
+    found["sharpness"] = read_array(state, "sharpness", (1,), "f").astype(np.float64)
     if found["sharpness"][0] < 0:
         raise ModelError(f"decoder state: expected sharpness from 0 on, got {found['sharpness'][0]:g}")
     return found
@@ -68,7 +68,7 @@ def _spatial(settings: CSPSettings, features: int, state: Mapping[str, Any]) -> 
     shape = np.asarray(state.get("spatial")).shape
     filters = shape[1] if len(shape) == 3 else 1
     channels = channel_count(features, settings.bands)
-    return _array(state, "spatial", (settings.bands, filters, channels), "f").astype(np.float64)
+    return read_array(state, "spatial", (settings.bands, filters, channels), "f").astype(np.float64)
 
 
 def check_fitted(kind: str, settings: Mapping[str, Any], features: int, classes: int, state: Mapping[str, Any]) -> None:
@@ -78,7 +78,8 @@ def check_fitted(kind: str, settings: Mapping[str, Any], features: int, classes:
     read_fitted(checked, features, classes, state)
 
 
-def _array(state: Mapping[str, Any], name: str, shape: tuple[int, ...], kinds: str) -> NDArray[Any]:
+def read_array(state: Mapping[str, Any], name: str, shape: tuple[int, ...], kinds: str) -> NDArray[Any]:
+    """One of the arrays, of integers or floats. Raises ModelError unless it is there, of this shape, and finite."""
     found = np.asarray(state.get(name))
     if found.shape != shape or found.dtype.kind not in kinds:
         wanted = "integers" if kinds == "iu" else "floats"

@@ -1,11 +1,12 @@
 """Fits of LDA and logistic regression by scikit-learn: the readout's matrix and bias.
 
 Features are standardised first, so that neither shrinkage nor penalty depends on their units; a feature that never
-varies has no say. Raises ModelError, naming the extra, where scikit-learn is not installed.
+varies has no say.
 """
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ MOST_ITERATIONS = 2000
 
 def fit_lda(settings: LDASettings, inputs: F64, labels: Indices, classes: int) -> Arrays:
     """matrix (inputs, classes) and bias (classes,) of `fitted_state`. inputs: (samples, inputs), finite."""
-    discriminant = _sklearn("discriminant_analysis")
+    discriminant = sklearn("discriminant_analysis")
     count = len(np.unique(labels))
     model = discriminant.LinearDiscriminantAnalysis(
         solver="lsqr",
@@ -35,7 +36,7 @@ def fit_lda(settings: LDASettings, inputs: F64, labels: Indices, classes: int) -
 
 def fit_logistic(settings: LogisticSettings, inputs: F64, labels: Indices, classes: int) -> Arrays:
     """See `fit_lda`."""
-    model = _sklearn("linear_model").LogisticRegression(
+    model = sklearn("linear_model").LogisticRegression(
         C=1.0 / settings.penalty,
         class_weight="balanced" if settings.prior == "uniform" else None,
         max_iter=MOST_ITERATIONS,
@@ -44,10 +45,9 @@ def fit_logistic(settings: LogisticSettings, inputs: F64, labels: Indices, class
 
 
 def _fit(model: Any, inputs: F64, labels: Indices, classes: int) -> Arrays:
-    mean, deviation = inputs.mean(axis=0), inputs.std(axis=0)
-    varies = deviation > 0
-    per_unit = np.divide(1.0, deviation, out=np.zeros_like(deviation), where=varies)
-    model.fit(((inputs - mean) * per_unit)[:, varies], labels)
+    standard, per_unit, mean = standardise(inputs)
+    varies = per_unit > 0
+    model.fit(standard[:, varies], labels)
     weights, offsets = model.coef_, model.intercept_
     if len(weights) == 1:  # two classes: one logit, of the second against the first
         weights, offsets = np.concatenate([-weights, weights]) / 2, np.concatenate([-offsets, offsets]) / 2
@@ -58,9 +58,15 @@ def _fit(model: Any, inputs: F64, labels: Indices, classes: int) -> Arrays:
     return {"matrix": matrix, "bias": bias - mean @ matrix}
 
 
-def _sklearn(module: str) -> Any:
-    import importlib
+def standardise(inputs: F64) -> tuple[F64, F64, F64]:
+    """Inputs about their mean in units of their deviation, 0 where they never vary; that factor; the mean."""
+    mean, deviation = inputs.mean(axis=0), inputs.std(axis=0)
+    per_unit = np.divide(1.0, deviation, out=np.zeros_like(deviation), where=deviation > 0)
+    return (inputs - mean) * per_unit, per_unit, mean
 
+
+def sklearn(module: str) -> Any:
+    """A part of scikit-learn. Raises ModelError, naming the extra, where it is not installed."""
     try:
         return importlib.import_module(f"sklearn.{module}")
     except ModuleNotFoundError as error:

@@ -53,6 +53,7 @@ class Document(Lineage):
     kind: str | None = None
     settings: dict[str, Any] | None = Field(None, description="of the kind")
     classes: list[str] | None = Field(None, description="of a decoder")
+    targets: list[str] | None = Field(None, description="of a decoder of continuous targets, instead of classes")
     features: int | None = Field(None, description="of a decoder")
     channels: list[str] | None = Field(None, description="labels; of LRR weights in the order of rows and columns")
     values: dict[str, Any] | None = Field(None, description="entries of a decoder's state that are no arrays")
@@ -66,6 +67,7 @@ class Content(BaseModel):
     kind: str
     settings: dict[str, Any] = Field(default_factory=dict)
     classes: list[str] | None = Field(None, description="of a decoder")
+    targets: list[str] | None = Field(None, description="of a decoder of continuous targets, instead of classes")
     features: int | None = Field(None, description="of a decoder")
     channels: list[str] | None = None
     cells: list[str] | None = Field(None, description="of an encoder")

@@ -22,6 +22,8 @@ from pydantic_core import from_json
 from neuroloop.errors import ModelError
 from neuroloop.models import decoder_files, lnp_files
 from neuroloop.models.base import GROUP, check_settings
+from neuroloop.models.continuous_settings import CONTINUOUS
+from neuroloop.models.continuous_state import check_continuous
 from neuroloop.models.fitted_settings import FITTED
 from neuroloop.models.fitted_state import check_fitted
 from neuroloop.models.gsnn_state import check_gsnn
@@ -63,7 +65,7 @@ def check(weights: bytes, document: Document) -> Upload:
     else:
         upload = _decoder(weights, document, bare=decoder_files.KEY not in metadata)
     _agree(upload.content, document)
-    for what in ("classes", "channels", "cells"):
+    for what in ("classes", "targets", "channels", "cells"):
         _check_names(what, getattr(upload.content, what) or [])
     try:
         size = len(json.dumps(upload.content.model_dump(), allow_nan=False))
@@ -106,6 +108,7 @@ def _decoder(weights: bytes, document: Document, bare: bool) -> Upload:
     if about.kind not in known:
         raise ModelError(f"kind: expected one of {', '.join(sorted(known | {'lnp', 'lrr'}))}, got {about.kind!r}")
     _check_names("classes", about.classes)
+    _check_names("targets", about.targets)
     for name, tensor in file.tensors.items():
         allowed = name == "trial_logits" and about.kind in ON_CLASS_RATES
         if np.issubdtype(tensor.dtype, np.inexact) and not allowed and not np.isfinite(tensor).all():
@@ -123,10 +126,13 @@ def _decoder(weights: bytes, document: Document, bare: bool) -> Upload:
         check_gsnn(about.settings, about.features, len(about.classes), file.tensors)
     elif about.kind in FITTED:
         check_fitted(about.kind, about.settings, about.features, len(about.classes), file.tensors)
+    elif about.kind in CONTINUOUS:
+        check_continuous(about.kind, about.settings, about.features, len(about.targets), file.tensors)
     content = Content(
         kind=about.kind,
         settings=about.settings,
-        classes=about.classes,
+        classes=about.classes or None,
+        targets=about.targets or None,
         features=about.features,
         channels=about.channels,
     )

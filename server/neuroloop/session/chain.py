@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from neuroloop.config import SessionSettings, check_clusters, check_rate
-from neuroloop.errors import StreamError
+from neuroloop.config import DecoderSettings, SessionSettings, check_clusters, check_rate
+from neuroloop.errors import ModelError, StreamError
 from neuroloop.memory import array_bytes
-from neuroloop.models.base import make_decoder
+from neuroloop.models.base import is_continuous, make_decoder
 from neuroloop.pipeline import Pipeline
 from neuroloop.session.blocks import BlockCutter
 from neuroloop.session.decoders import Decoders
@@ -160,7 +160,7 @@ def make_chain(session: SessionSettings, description: StreamDescription, dtype: 
         rereferencing,
         _decoders(session, pipeline, history),
         history,
-        Outlets(session.outlets.prefix or session.name, session.classes, pipeline.bin_s)
+        Outlets(session.outlets.prefix or session.name, session.classes, pipeline.bin_s, session.targets)
         if session.outlets.enabled
         else None,
     )
@@ -169,15 +169,26 @@ def make_chain(session: SessionSettings, description: StreamDescription, dtype: 
     return chain
 
 
+def _names(settings: DecoderSettings, needs: Needs) -> tuple[str, ...]:
+    """What a decoder answers with: classes or targets. Raises ModelError where the session has none of these."""
+    continuous = is_continuous(settings.kind)
+    names = needs.targets if continuous else needs.classes
+    if not names:
+        what = "targets" if continuous else "classes"
+        raise ModelError(f"decoder {settings.name!r}: kind {settings.kind} needs `{what}`, and the session has none")
+    return names
+
+
 def _decoders(session: SessionSettings, pipeline: Pipeline, history: RateHistory) -> Decoders:
     """Fresh decoders, each asked once before the first bin. Raises ModelError."""
-    needs = Needs(tuple(session.classes), pipeline.channels, len(pipeline.features), history.size)
+    targets = tuple(session.targets)
+    needs = Needs(tuple(session.classes), pipeline.channels, len(pipeline.features), history.size, targets)
     bin_ms = 1000 * pipeline.bin_s
     running = {}
     for settings in session.decoders:
-        decoder = make_decoder(
-            settings.kind, session.classes, needs.features, settings.settings, session.window * pipeline.bin_s
-        )
+        names = _names(settings, needs)
+        duration_s = session.window * pipeline.bin_s
+        decoder = make_decoder(settings.kind, names, needs.features, settings.settings, duration_s)
         running[settings.name] = RunningDecoder(
             settings.name, settings.kind, settings.role, decoder, needs.history_bins
         )

@@ -34,6 +34,7 @@ class Needs:
     channels: tuple[str, ...]
     features: int
     history_bins: int
+    targets: tuple[str, ...] = ()
 
 
 def build(request: LoadRequest, needs: Needs, name: str) -> RunningDecoder:
@@ -59,8 +60,12 @@ def build(request: LoadRequest, needs: Needs, name: str) -> RunningDecoder:
 
 
 def check_fit(said: str, about: decoder_files.About, needs: Needs) -> None:
-    """Raise ModelError for a decoder of other classes, features or channels."""
-    if tuple(about.classes) != needs.classes:
+    """Raise ModelError for a decoder of other classes or targets, features or channels."""
+    if about.targets:
+        if tuple(about.targets) != needs.targets:
+            wanted = ", ".join(needs.targets) or "none"
+            raise ModelError(f"{said}: expected the targets {wanted}; got {', '.join(about.targets)}")
+    elif tuple(about.classes) != needs.classes:
         raise ModelError(f"{said}: expected the classes {', '.join(needs.classes)}; got {', '.join(about.classes)}")
     if about.features != needs.features:
         raise ModelError(

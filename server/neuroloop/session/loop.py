@@ -294,7 +294,9 @@ class Loop:
         self._publish(b"predictions", message)
         self._publish(b"rates", messages.rates(name, outcome, time))
         if chain.outlets is not None:
-            chain.outlets.push(time.end, message["scores"], message["label"])
+            decoder = chain.decoders.active.decoder
+            continuous = getattr(decoder, "continuous", False)
+            chain.outlets.push(time.end, message["scores"], message["label"], continuous)
         chain.history.add(self.seq, time.end, outcome.values, outcome.reason is None)
         chain.decoders.show(outcome, self.seq, time, version, message["index"])
         self.encoders.show(outcome, time)

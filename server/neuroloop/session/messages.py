@@ -50,8 +50,13 @@ def prediction(
     time: BinTime,
     rereference: int | None,
 ) -> dict[str, Any]:
-    """One decoder's answer for one bin; scores: None where nothing was decoded, reason says why."""
+    """One decoder's answer for one bin; scores: None where nothing was decoded, reason says why.
+
+    Where a decoder of continuous targets abstains, there are none; 0 could be taken for one.
+    """
     index = None if scores is None else scores.index
+    if scores is not None and scores.reason is not None and not running.decoder.classes:
+        scores = None
     return {
         "type": "prediction",
         "session": session,
@@ -153,6 +158,7 @@ def status(
         "latency_ms": health.latency,
         "bin_ms": session.bin_ms,
         "classes": list(session.classes),
+        "targets": list(session.targets),
         "decoders": [
             {"name": d.name, "kind": d.kind, "role": d.role, "version": 0, "digest": None, "learned": {}}
             for d in session.decoders

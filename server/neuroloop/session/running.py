@@ -98,6 +98,7 @@ class RunningDecoder:
         self.loaded: Loaded | None = None
         self.was_shadow = False
         self.lessons_from = 0
+        self._targets = len(getattr(decoder, "targets", ())) if getattr(decoder, "continuous", False) else 0
         self.predict_ms = 0.0
         self.latency = Latency(("predict",))
         self._log = AnswerLog(history_bins)
@@ -114,9 +115,9 @@ class RunningDecoder:
         """
         started = perf_counter()
         with faults_of("predict"):
-            scores = usable(self.decoder.predict(rates), len(self.decoder.classes))
+            scores = usable(self.decoder.predict(rates), len(self.decoder.classes), self._targets)
         self.predict_ms = 1000 * (perf_counter() - started)
-        if bin >= 0:
+        if bin >= 0 and not self._targets:
             self._log.add(bin, scores.index)
         return scores
 
@@ -171,11 +172,14 @@ class RunningDecoder:
         }
 
 
-def usable(scores: Scores, classes: int) -> Scores:
-    """The same, or Fault: not finite, of another shape, or an index of no class."""
-    for name, array in (("values", scores.values), ("probability", scores.probability)):
-        if array.shape != (classes,):
-            raise Fault(f"predict gave {name} of shape {array.shape}; expected ({classes},)")
+def usable(scores: Scores, classes: int, targets: int = 0) -> Scores:
+    """The same, or Fault: not finite, of another shape, or an index of no class. targets: of a continuous decoder."""
+    for name, array, size in (
+        ("values", scores.values, targets or classes),
+        ("probability", scores.probability, classes),
+    ):
+        if array.shape != (size,):
+            raise Fault(f"predict gave {name} of shape {array.shape}; expected ({size},)")
         if not np.isfinite(array).all():
             raise Fault(f"predict gave {name} that are not finite")
     if scores.index is not None:

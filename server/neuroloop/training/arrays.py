@@ -4,6 +4,8 @@ maxrate, poisson,  rates (bins, features) or trials (trials, features), labels (
 lda, logistic, csp for none, or names with '' for none; optional: times (bins,) in seconds, usable (bins,) bool,
 gsnn               trial_numbers (bins,), channels (channels,)
 lfr                rates (bins, features), labels (bins,), and what is optional for maxrate
+ridge, kalman      rates (bins, features), targets (bins, targets), both NaN where unknown; optional: target_names
+                   (targets,), times, usable, channels
 lrr                samples (samples, channels); optional: channels (channels,)
 lnp                stimulus (bins, ...), counts (bins,) or (bins, cells); optional: times, usable, cells (cells,),
                    locations (cells, 2)
@@ -29,6 +31,7 @@ Arrays = Mapping[str, NDArray[Any]]
 SIZE_LIMIT = 2 << 30  # bytes unpacked
 REAL, WHOLE, TEXT, TRUTH = "biuf", "iu", "U", "b"
 LABELLED = ("rates", "trials", "labels", "times", "usable", "trial_numbers", "channels", "classes", "duration_s")
+CONTINUOUS = ("rates", "targets", "target_names", "times", "usable", "channels")
 NAMES = {
     "maxrate": LABELLED,
     "poisson": LABELLED,
@@ -37,6 +40,8 @@ NAMES = {
     "lda": LABELLED,
     "logistic": LABELLED,
     "csp": LABELLED,
+    "ridge": CONTINUOUS,
+    "kalman": CONTINUOUS,
     "lrr": ("samples", "channels"),
     "lnp": ("stimulus", "counts", "times", "usable", "cells", "locations"),
 }
@@ -96,6 +101,11 @@ def check(kind: str, headers: Mapping[str, Header]) -> None:
         raise ModelError(f"arrays: {', '.join(unknown)}: unknown; a fit of kind {kind} takes {', '.join(NAMES[kind])}")
     if "labels" in NAMES[kind]:
         bins = _check_labelled(headers)
+    elif NAMES[kind] is CONTINUOUS:
+        bins = _check(headers, "rates", REAL, (None, None))[0]
+        _check(headers, "targets", REAL, (bins, None))
+        _check_optional(headers, "target_names", TEXT, (headers["targets"].shape[1],))
+        _check_optional(headers, "channels", TEXT, (None,))
     elif kind == "lrr":
         bins = _check(headers, "samples", REAL, (None, None))[0]
         _check_optional(headers, "channels", TEXT, (headers["samples"].shape[1],))

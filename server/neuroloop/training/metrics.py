@@ -1,4 +1,4 @@
-"""How good the answers of a decoder are on trials that it has not seen."""
+"""How good the answers of a decoder are on trials, or bins, that it has not seen."""
 
 from __future__ import annotations
 
@@ -34,3 +34,19 @@ def score(answers: Indices, probability: F64, labels: Indices) -> dict[str, floa
         "balanced_accuracy": balanced_accuracy(answers, labels),
         "log_loss": log_loss(probability, labels),
     }
+
+
+def r2(estimates: F64, targets: F64) -> float:
+    """Share of the targets' variance that is explained, a mean over the targets that vary. Both: (bins, targets)."""
+    residual = ((targets - estimates) ** 2).sum(axis=0)
+    total = ((targets - targets.mean(axis=0)) ** 2).sum(axis=0)
+    return float(np.mean(1 - residual[total > 0] / total[total > 0])) if (total > 0).any() else np.nan
+
+
+def correlation(estimates: F64, targets: F64) -> float:
+    """Pearson's, a mean over the targets that vary; 0 for estimates that do not. Both: (bins, targets)."""
+    ours, theirs = estimates - estimates.mean(axis=0), targets - targets.mean(axis=0)
+    varies = (theirs**2).sum(axis=0) > 0
+    norm = np.sqrt((ours**2).sum(axis=0) * (theirs**2).sum(axis=0))
+    found = np.divide((ours * theirs).sum(axis=0), norm, out=np.zeros_like(norm), where=norm > 0)
+    return float(found[varies].mean()) if varies.any() else np.nan

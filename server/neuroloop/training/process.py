@@ -19,6 +19,7 @@ import numpy as np
 
 from neuroloop import __version__
 from neuroloop.errors import ModelError, NeuroloopError
+from neuroloop.models.continuous_settings import CONTINUOUS
 from neuroloop.models.fitted_settings import FITTED
 from neuroloop.training import arrays, messages
 from neuroloop.training.arrays import Arrays
@@ -73,6 +74,8 @@ def fit(request: FitRequest, data: Arrays, tell: Tell) -> Fitted:
         from neuroloop.training import gsnn as kind  # type: ignore[no-redef]
     elif request.kind == "lfr":
         from neuroloop.training import lfr as kind  # type: ignore[no-redef]
+    elif request.kind in CONTINUOUS:
+        from neuroloop.training import continuous as kind  # type: ignore[no-redef]
     elif request.kind in FITTED:
         from neuroloop.training import fitted_decoders as kind  # type: ignore[no-redef]
     else:

@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field, model_validator
 from neuroloop.config import BroadbandSettings, CountsSettings, FrontEnd, Name, Settings, check_kind
 from neuroloop.session.labels import HISTORY_S
 
-Kind = Literal["maxrate", "poisson", "lda", "logistic", "csp", "gsnn", "lfr", "lrr", "lnp"]
+Kind = Literal["maxrate", "poisson", "lda", "logistic", "csp", "gsnn", "lfr", "ridge", "kalman", "lrr", "lnp"]
 Activation = Literal["none", "shadow", "active"]
 
 # The held-out metrics that `min_metric` can be about, larger is better; the first is the default.
@@ -19,6 +19,8 @@ METRICS: dict[str, tuple[str, ...]] = {
     "lda": ("accuracy", "balanced_accuracy"),
     "logistic": ("accuracy", "balanced_accuracy"),
     "csp": ("accuracy", "balanced_accuracy"),
+    "ridge": ("r2", "correlation"),
+    "kalman": ("r2", "correlation"),
     "lrr": ("explained_variance",),
     "lnp": ("correlation", "bits_per_spike"),
     "lfr": ("accuracy", "balanced_accuracy"),
@@ -116,6 +118,8 @@ class FitRequest(Settings):
             raise ValueError(
                 "source: an encoder needs the stimulus; upload arrays `stimulus` and `counts`, or name a live session"
             )
+        if self.kind in ("ridge", "kalman") and self.source.arrays is None:
+            raise ValueError(f"source: {self.kind} needs continuous targets; upload arrays `rates` and `targets`")
         recording = self.source.recording
         if self.kind != "lrr" and recording:
             if isinstance(recording.front_end, BroadbandSettings):

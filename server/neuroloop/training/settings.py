@@ -8,6 +8,7 @@ from pydantic import BaseModel
 
 from neuroloop.errors import ModelError
 from neuroloop.models.base import check_settings
+from neuroloop.models.continuous_settings import CONTINUOUS
 from neuroloop.models.fitted_settings import FITTED
 from neuroloop.models.gsnn_settings import GSNNFitSettings, GSNNSettings
 from neuroloop.models.lfr_settings import LFRFitSettings, LFRSettings
@@ -32,7 +33,12 @@ def check(request: FitRequest) -> None:
     elif request.kind == "lfr":
         lfr_settings(request)
     else:
-        models: dict[str, type[BaseModel]] = {"maxrate": MaxRateSettings, "poisson": PoissonSettings, **FITTED}
+        models: dict[str, type[BaseModel]] = {
+            "maxrate": MaxRateSettings,
+            "poisson": PoissonSettings,
+            **FITTED,
+            **CONTINUOUS,
+        }
         check_settings(request.kind, models[request.kind], request.settings)
 
 

@@ -286,3 +286,20 @@ def test_the_fit_process_ends_when_whoever_started_it_is_gone(started, tmp_path)
     process.stdin.close()
     assert process.wait(90) == 3
     assert not (tmp_path / "result.json").exists()
+
+
+@pytest.mark.parametrize("kind", ["ridge", "kalman"])
+def test_continuous_targets_are_fitted_and_measured_bin_by_bin(kind):
+    generator = np.random.default_rng(6)
+    targets = np.cumsum(generator.standard_normal((2000, 2)), axis=0)
+    targets -= targets.mean(axis=0)
+    rates = targets @ generator.standard_normal((2, 30)) + 20 * generator.standard_normal((2000, 30))
+    targets[100:120] = np.nan
+    data = {"rates": rates, "targets": targets, "target_names": np.array(["x", "y"])}
+    fitted = fit(request(kind, window=3), data, ignore)
+    assert fitted.about["targets"] == ["x", "y"]
+    assert fitted.amounts == {"training_samples": 1580, "held_out_samples": 400}
+    assert fitted.metrics["correlation"] > 0.9
+    assert decoder_files.load(decoder_files.read(fitted.weights)).targets == ("x", "y")
+    with pytest.raises(ModelError, match="expected 10 known bins or more to learn from, got 0"):
+        fit(request(kind), data | {"targets": np.full((2000, 2), np.nan)}, ignore)
