@@ -281,6 +281,23 @@ class FitSettings(Settings):
     waiting: int = Field(32, ge=0, le=10_000, description="that wait for one of them; further ones are refused")
 
 
+class RayFitSettings(Settings):
+    """What a fit takes of a node of the Ray cluster, and how often it begins anew where it lost its node."""
+
+    num_cpus: float = Field(1.0, ge=0)
+    num_gpus: float = Field(0.0, ge=0)
+    max_retries: int = Field(1, ge=0, le=100, description="on other nodes, after a node was lost during the fit")
+
+
+class RaySettings(Settings):
+    """The Ray cluster on which fits run with `engine: ray`."""
+
+    address: str = Field(
+        "auto", min_length=1, description="HOST:PORT of the head; auto: the cluster of this machine; local: a new one"
+    )
+    fit: RayFitSettings = Field(default_factory=RayFitSettings)
+
+
 class RegistrySettings(Settings):
     """Where the model registry is; its weights are always in the server's folder, under `registry`."""
 
@@ -308,6 +325,8 @@ class ServerSettings(Settings):
     lsl: LslSettings = Field(default_factory=LslSettings)
     registry: RegistrySettings = Field(default_factory=RegistrySettings)
     fits: FitSettings = Field(default_factory=FitSettings)
+    engine: Literal["local", "ray"] = Field("local", description="what runs fits: this machine, or a Ray cluster")
+    ray: RaySettings = Field(default_factory=RaySettings)
     sessions: list[SessionSettings] = Field(default_factory=list)
 
     @field_validator("sessions")

@@ -33,6 +33,7 @@ from neuroloop.api.guard import Guard
 from neuroloop.api.live import LiveSessions
 from neuroloop.api.sharing import Sharing
 from neuroloop.config import ServerSettings, is_loopback
+from neuroloop.engine import executor_of
 from neuroloop.inference.process import Inference
 from neuroloop.registry.fitted import register_in
 from neuroloop.registry.registry import Registry
@@ -72,6 +73,7 @@ def create_app(
             settings.folder / "fits",
             register_in(registry),
             activate_in(live, registry),
+            executor_of(settings),
             **settings.fits.model_dump(),
         )
         await jobs.open()
@@ -90,6 +92,7 @@ def create_app(
     app = FastAPI(title="neuroloop", version=__version__, lifespan=lifespan, responses={"default": errors.DESCRIPTION})
     errors.install(app)
     app.state.audit = requests
+    app.state.engine = settings.engine
     app.state.recordings = settings.folder / "recordings"
     app.state.version_users = []  # see `models`
     app.state.alias_followers = []

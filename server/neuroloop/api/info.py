@@ -32,9 +32,10 @@ async def readyz(request: Request, sessions: Sessions) -> JsonResponse:
 
 
 @router.get("/v1/info")
-async def info() -> JsonResponse:
+async def info(request: Request) -> JsonResponse:
     """Version, device, engine, and the LSL clock now, for clients that have no LSL."""
-    return JsonResponse({"version": __version__, "device": "cpu", "engine": "local", "clock": pylsl.local_clock()})
+    engine = request.app.state.engine
+    return JsonResponse({"version": __version__, "device": "cpu", "engine": engine, "clock": pylsl.local_clock()})
 
 
 @router.get("/v1/streams")

@@ -14,6 +14,7 @@ import uvicorn
 from neuroloop.api.app import create_app
 from neuroloop.api.frames import FrameProtocol
 from neuroloop.config import ServerSettings, is_loopback
+from neuroloop.engine import running
 from neuroloop.errors import ConfigError, Conflict
 from neuroloop.logs import configure_log
 from neuroloop.registry.registry import LEASE_S, Registry
@@ -52,7 +53,8 @@ def serve(
     """Serve until SIGINT or SIGTERM; then end every session and return.
 
     on_started: called with the port when the server listens. Raises Conflict if the port is in use, ConfigError if it
-    can't be had, would let strangers in, or there can be no registry, Unavailable if its database does not answer.
+    can't be had, would let strangers in, or there can be no registry, Unavailable if its database or its Ray cluster
+    does not answer.
     """
     configure_log(settings.log_level)
     if not is_loopback(settings.host) and not TokenFile(settings.folder).all():
@@ -91,7 +93,7 @@ def serve(
         server_header=False,
         timeout_graceful_shutdown=SHUTDOWN_S,
     )
-    with listener, closing(run_folder), closing(registry):
+    with listener, closing(run_folder), closing(registry), running(settings):
         _Server(config, announce).run([listener])
 
 

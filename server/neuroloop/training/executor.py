@@ -1,4 +1,4 @@
-"""Runs a fit process on this machine: starts it, hears what it says, ends it when the caller is cancelled."""
+"""What runs fits, and the one that runs them on this machine: a process each, ended when the caller is cancelled."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from neuroloop.errors import ModelError, Unavailable
 from neuroloop.training.messages import Failed, Message, parse
@@ -19,46 +20,61 @@ STDERR_LINES = 12
 LINE_LIMIT = 1 << 16
 
 
-async def run(
-    program: Sequence[str],
-    folder: Path,
-    on_start: Callable[[int], None],
-    on_message: Callable[[Message], None],
-) -> None:
-    """Run the process for a job's folder to its end.
-
-    on_start: told the process' id. Raises ModelError with what the process says is wrong, or with the end of its
-    standard error where it broke; Unavailable where it cannot be started. Cancelled, it ends the process: SIGTERM, and
-    after `GRACE_S` SIGKILL.
-    """
-    try:
-        process = await asyncio.create_subprocess_exec(
-            *program,
-            str(folder),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,  # Ctrl-C in the terminal is for the server, which then ends its fits
-            limit=LINE_LIMIT,
-        )
-    except OSError as error:
-        raise Unavailable(f"fit: its process can't be started: {error}") from error
-    try:
-        on_start(process.pid)
-        assert process.stdout is not None
-        assert process.stderr is not None
-        failed, tail = await asyncio.gather(_hear(process.stdout, on_message), _tail(process.stderr))
-        code = await process.wait()
-    finally:
-        await _end(process)
-    if failed is not None:
-        raise ModelError(failed)
-    if code != 0:
-        last = "\n".join(tail.decode(errors="replace").splitlines()[-STDERR_LINES:])
-        raise ModelError(f"fit: its process ended with exit code {code}" + (f":\n{last}" if last else ""))
+# Told the process' id and, where that is not this machine, its node.
+OnStart = Callable[[int, str | None], None]
+OnMessage = Callable[[Message], None]
 
 
-async def _hear(stdout: asyncio.StreamReader, on_message: Callable[[Message], None]) -> str | None:
+class Executor(Protocol):
+    """Carries out the fit of a job's folder, wherever."""
+
+    async def run(self, folder: Path, on_start: OnStart, on_message: OnMessage) -> None:
+        """To its end: then weights and result lie in the folder.
+
+        on_start: called again where the fit begins anew. Raises ModelError with what the fit says is wrong, or with
+        the end of its standard error where it broke; Unavailable where it cannot be carried out. Cancelled, it returns
+        when the fit's process has ended.
+        """
+        ...
+
+
+class LocalExecutor:
+    """A process for each fit, on this machine."""
+
+    def __init__(self, program: Sequence[str] = FIT_PROGRAM) -> None:
+        """program: the command line of a fit process, without the job's folder."""
+        self._program = program
+
+    async def run(self, folder: Path, on_start: OnStart, on_message: OnMessage) -> None:
+        """Cancelled, it ends the process: SIGTERM, and after `GRACE_S` SIGKILL."""
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *self._program,
+                str(folder),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                start_new_session=True,  # Ctrl-C in the terminal is for the server, which then ends its fits
+                limit=LINE_LIMIT,
+            )
+        except OSError as error:
+            raise Unavailable(f"fit: its process can't be started: {error}") from error
+        try:
+            on_start(process.pid, None)
+            assert process.stdout is not None
+            assert process.stderr is not None
+            failed, tail = await asyncio.gather(_hear(process.stdout, on_message), _tail(process.stderr))
+            code = await process.wait()
+        finally:
+            await _end(process)
+        if failed is not None:
+            raise ModelError(failed)
+        if code != 0:
+            last = "\n".join(tail.decode(errors="replace").splitlines()[-STDERR_LINES:])
+            raise ModelError(f"fit: its process ended with exit code {code}" + (f":\n{last}" if last else ""))
+
+
+async def _hear(stdout: asyncio.StreamReader, on_message: OnMessage) -> str | None:
     """Hand messages on; returns why the fit failed, if it said so. Lines that are no message are passed over."""
     failed = None
     while True:

@@ -40,7 +40,7 @@ class Job(BaseModel):
     """curve: (progress, loss) of each report that had a loss. version: of the model, when it is registered.
 
     has_data: whether the data lie in the folder. activate, session: who is to use the result, as what; activation: what
-    became of that. detail: why there is no result.
+    became of that. detail: why there is no result. pid, node: of its process; no node is this machine.
     """
 
     model_config = ConfigDict(extra="forbid", validate_assignment=True)
@@ -56,6 +56,7 @@ class Job(BaseModel):
     started: datetime | None = None
     ended: datetime | None = None
     pid: int | None = None
+    node: str | None = None
     progress: float = Field(0.0, ge=0, le=1)
     curve: list[tuple[float, float]] = Field(default_factory=list)
     metrics: dict[str, float | None] = Field(default_factory=dict)
@@ -79,6 +80,12 @@ class Job(BaseModel):
         self.ended, self.pid = now(), None
         if state == "done":
             self.progress = 1.0
+
+    def begin(self, pid: int, node: str | None) -> None:
+        """Its process has started, perhaps anew on another node."""
+        self.pid, self.node = pid, node
+        self.progress = 0.0
+        self.curve.clear()
 
     def advance(self, progress: float, loss: float | None) -> None:
         """A report of the fit process. Of a long curve every second point is kept."""

@@ -11,7 +11,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -20,8 +20,7 @@ from typing import Any
 import structlog
 
 from neuroloop.errors import Conflict, NeuroloopError, NotFound, Unavailable
-from neuroloop.training import executor
-from neuroloop.training.executor import FIT_PROGRAM
+from neuroloop.training.executor import Executor, LocalExecutor
 from neuroloop.training.job import INPUT, RECORDING, RESULT, WEIGHTS, Job, State, load, now, own
 from neuroloop.training.messages import Message, Progress
 from neuroloop.training.request import Activation, FitRequest
@@ -42,8 +41,8 @@ Activate = Callable[[Job], Awaitable[str]]
 class FitJobs:
     """All fit jobs.
 
-    folder: theirs alone. register, activate: what is done with a result. program: the command line of a fit process,
-    without the job's folder. running: how many at a time. waiting: how many more are taken.
+    folder: theirs alone. register, activate: what is done with a result. executor: what runs them, by default this
+    machine. running: how many at a time. waiting: how many more are taken.
     """
 
     def __init__(
@@ -51,7 +50,7 @@ class FitJobs:
         folder: Path,
         register: Register,
         activate: Activate,
-        program: Sequence[str] = FIT_PROGRAM,
+        executor: Executor | None = None,
         *,
         running: int = 1,
         waiting: int = 32,
@@ -59,7 +58,7 @@ class FitJobs:
         self._folder = folder
         self._register = register
         self._activate = activate
-        self._program = program
+        self._executor = LocalExecutor() if executor is None else executor
         self._slots = asyncio.Semaphore(running)
         self._limit = running + waiting
         self._jobs: dict[str, Job] = {}
@@ -210,15 +209,12 @@ class FitJobs:
         """From the data of a job to a registered version, and to its use."""
         folder = self._path(job)
 
-        def started(pid: int) -> None:
-            job.pid = pid
-
         def heard(message: Message) -> None:
             if isinstance(message, Progress):
                 job.advance(message.progress, message.loss)
 
         await self._save(job)
-        await executor.run(self._program, folder, started, heard)
+        await self._executor.run(folder, job.begin, heard)
         self._finishing.add(job.id)
         job.pid = None
         weights, result = await asyncio.to_thread(_result, folder)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from neuroloop.errors import Conflict, ModelError, NotFound, Unavailable
+from neuroloop.training.executor import LocalExecutor
 from neuroloop.training.job import Job, load
 from neuroloop.training.jobs import FitJobs
 from neuroloop.training.request import FitRequest
@@ -30,7 +31,7 @@ class Server:
     def __init__(self, folder, **options):
         self.registered, self.activated = [], []
         self.folder = folder
-        self.jobs = FitJobs(folder, self.register, self.activate, PROGRAM, **options)
+        self.jobs = FitJobs(folder, self.register, self.activate, LocalExecutor(PROGRAM), **options)
 
     def register(self, name, weights, document):
         self.registered.append((name, weights, document))
@@ -105,7 +106,7 @@ def test_what_the_process_says_is_wrong_and_how_it_broke_are_in_the_detail(tmp_p
 def test_a_program_that_cannot_start_is_a_failed_job(tmp_path):
     async def test():
         server = Server(tmp_path)
-        server.jobs = FitJobs(tmp_path, server.register, server.activate, ("/nowhere/fit",))
+        server.jobs = FitJobs(tmp_path, server.register, server.activate, LocalExecutor(("/nowhere/fit",)))
         job = await server.ended(await server.submit())
         assert job.state == "failed"
         assert "can't be started" in job.detail

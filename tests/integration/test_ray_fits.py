@@ -1,0 +1,145 @@
+"""Fit jobs on a real Ray cluster of two nodes on this machine."""
+
+import asyncio
+import json
+import os
+import re
+import signal
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load
+from tests.integration.ray_cluster import cluster_of_two, gone
+
+from neuroloop.config import RayFitSettings
+from neuroloop.errors import ModelError, Unavailable
+from neuroloop.training.executor import LocalExecutor
+from neuroloop.training.jobs import FitJobs
+from neuroloop.training.request import FitRequest
+
+ray = pytest.importorskip("ray")
+
+from neuroloop.training.ray_executor import RayExecutor  # noqa: E402
+
+pytestmark = pytest.mark.slow
+
+FAKE = (sys.executable, str(Path(__file__).parents[1] / "unit" / "training" / "fake_fit.py"))
+PATIENCE_S = 40
+ANYWHERE = RayFitSettings(num_cpus=0.5)
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    with cluster_of_two() as cluster:
+        yield cluster
+
+
+class Job:
+    """A job's folder, and what was heard of it."""
+
+    def __init__(self, folder, arrays=None, **request):
+        folder.mkdir()
+        self.folder, self.starts, self.heard = folder, [], []
+        asked = {"name": "m", "kind": "maxrate", "source": {"arrays": "a.npz"}, **request}
+        (folder / "job.json").write_text(json.dumps({"id": folder.name, "request": asked}))
+        np.savez(folder / "input.npz", **arrays or {"rates": np.zeros(1)})
+
+    def fit(self, executor):
+        asyncio.run(self.fitting(executor))
+        return load((self.folder / "weights.safetensors").read_bytes())
+
+    async def fitting(self, executor):
+        await executor.run(self.folder, lambda *placed: self.starts.append(placed), self.heard.append)
+
+    async def until(self, condition, task):
+        async with asyncio.timeout(PATIENCE_S):
+            while not condition():
+                assert not task.done(), task.result()
+                await asyncio.sleep(0.02)
+
+
+def trials():
+    labels = np.arange(90) % 3
+    rates = np.random.default_rng(5).poisson(np.random.default_rng(6).gamma(2.0, 5.0, (3, 12))[labels])
+    return {"trials": rates.astype(np.float32), "labels": labels}
+
+
+def common_mode():
+    generator = np.random.default_rng(1)
+    return {"samples": generator.standard_normal((4000, 6)) + 5 * generator.standard_normal((4000, 1))}
+
+
+@pytest.mark.parametrize(("kind", "arrays"), [("maxrate", trials()), ("lrr", common_mode())])
+def test_a_fit_on_the_cluster_equals_the_same_fit_on_this_machine(cluster, tmp_path, kind, arrays):
+    here, there = (Job(tmp_path / engine, arrays, kind=kind) for engine in ("local", "ray"))
+    ours, theirs = here.fit(LocalExecutor()), there.fit(RayExecutor(ANYWHERE))
+    assert sorted(ours) == sorted(theirs)
+    for name, array in ours.items():
+        np.testing.assert_allclose(theirs[name], array, rtol=1e-9, atol=1e-12)
+    local, remote = (json.loads((job.folder / "result.json").read_bytes()) for job in (here, there))
+    assert remote == local
+    assert there.heard == here.heard
+    assert [node for _, node in here.starts] == [None]
+    assert there.starts[0][1].startswith("127.0.0.1 (")
+
+
+def test_what_a_fit_says_is_wrong_comes_back_from_its_node(cluster, tmp_path):
+    job = Job(tmp_path / "job", trials() | {"labels": np.zeros(90, np.int64)})
+    with pytest.raises(ModelError, match="two classes or more"):
+        job.fit(RayExecutor(ANYWHERE))
+    broken = Job(tmp_path / "broken", settings={"breaks": True})
+    with pytest.raises(ModelError, match="exit code 1:\nline 1\nno more memory"):
+        broken.fit(RayExecutor(ANYWHERE, FAKE))
+
+
+@pytest.mark.parametrize("stubborn", [False, True])
+def test_cancelling_ends_the_process_on_its_node_also_one_that_ignores_it(cluster, tmp_path, stubborn):
+    async def test():
+        jobs = FitJobs(tmp_path, lambda *_: 1, lambda _: None, RayExecutor(ANYWHERE, FAKE))
+        asked = {"name": "m", "kind": "maxrate", "source": {"arrays": "a.npz"}}
+        request = FitRequest.model_validate(asked | {"settings": {"waits": True, "stubborn": stubborn}})
+
+        async def gather(folder):
+            np.savez(folder / "input.npz", labels=np.zeros(1))
+
+        job = await jobs.submit(request, gather, beforehand=True)
+        async with asyncio.timeout(PATIENCE_S):
+            while job.progress < (0.75 if stubborn else 0.5):
+                await asyncio.sleep(0.02)
+        assert job.node.startswith("127.0.0.1 (")
+        assert os.getpriority(os.PRIO_PROCESS, job.pid) > os.getpriority(os.PRIO_PROCESS, 0)
+        assert (await jobs.cancel(job.id)).state == "cancelled"
+        assert gone(job.pid)
+        await jobs.close()
+
+    asyncio.run(test())
+
+
+@pytest.mark.parametrize(("max_retries", "goes_on"), [(1, True), (0, False)])
+def test_a_fit_whose_node_is_killed_begins_anew_on_another_or_fails_and_names_it(
+    cluster, tmp_path, max_retries, goes_on
+):
+    settings = ANYWHERE.model_copy(update={"max_retries": max_retries})
+    executor = RayExecutor(settings, FAKE)
+    job = Job(tmp_path / "job", settings={"waits": True})
+
+    async def test():
+        task = asyncio.create_task(job.fitting(executor))
+        await job.until(lambda: len(job.heard) == 2, task)
+        pid, first = job.starts[0]
+        cluster.kill(first)
+        if not goes_on:
+            with pytest.raises(Unavailable, match=re.escape(f"node {first} was lost")):
+                await task
+            return
+        await job.until(lambda: len(job.heard) == 4, task)
+        assert gone(pid)
+        second, elsewhere = job.starts[1]
+        assert elsewhere != first
+        os.kill(second, signal.SIGKILL)
+        with pytest.raises(ModelError, match="exit code -9"):
+            await task
+
+    asyncio.run(test())
