@@ -57,6 +57,13 @@ def files() -> list[dict[str, Any]]:
     return loads
 
 
+def growth_kb(resident: list[float]) -> float:
+    """KB from one swap to the next; resident: MB after each."""
+    if len(resident) < 2:
+        return float("nan")
+    return round(1024 * float(np.polyfit(np.arange(len(resident)), resident, 1)[0]), 3)
+
+
 def resident_mb(pid: int) -> float:
     """Of a process, by Linux."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
@@ -133,8 +140,7 @@ async def measure(name: str, swaps: int) -> dict[str, Any]:
 def row(run: Run, steady: F64, swapping: F64, status: dict[str, Any]) -> dict[str, Any]:
     """What is printed; latencies in milliseconds."""
     seqs = [seq for seq, _ in run.bins]
-    resident = np.array(run.resident[FLAT_AFTER:])
-    slope = np.polyfit(np.arange(len(resident)), resident, 1)[0] if len(resident) > 1 else float("nan")
+    half = run.resident[len(run.resident) // 2 :]  # the last messages, which are kept, are all there by then
     told: dict[str, Any] = {
         "swaps": len(run.receipts),
         "bins": len(seqs),
@@ -149,7 +155,8 @@ def row(run: Run, steady: F64, swapping: F64, status: dict[str, Any]) -> dict[st
     return told | {
         "slowest": round(max(receipt["slowest_bin_ms"] for receipt in run.receipts), 3),
         "resident_mb": round(run.resident[-1], 1),
-        "resident_kb_per_swap": round(1024 * float(slope), 3),
+        "resident_kb_per_swap": growth_kb(run.resident[FLAT_AFTER:]),
+        "resident_kb_per_swap_second_half": growth_kb(half),
     }
 
 
