@@ -74,6 +74,7 @@ class Alignment:
         self.is_passed = False
         self.frames = 0  # samples in the bin at hand
         self.late_frames = 0  # samples that came when their bin had been finished without them
+        self.late_since = math.inf  # time of the first of these that was seen with the bin at hand
         self.samples_per_bin = bin_s / period_s if period_s else 1.0
         self._bin_s = bin_s
         self._slack = min(SLACK_S, bin_s / 4, period_s / 2 if period_s else math.inf)
@@ -89,7 +90,7 @@ class Alignment:
         self.follows = abs(start - self._end) < self._bin_s / 2
         self._since, self._end = self._end if self.follows else start, end
         self._total[:] = 0
-        self.frames, self.is_passed = 0, False
+        self.frames, self.is_passed, self.late_since = 0, False, math.inf
 
     def take(
         self, samples: NDArray[Any], times: NDArray[np.float64], consumed: int, released: int, offset: float
@@ -106,7 +107,9 @@ class Alignment:
         if reached > consumed:
             self.frames += reached - consumed - early
             self._last_time = float(times[(reached - 1) % len(times)]) + offset
-            self.late_frames += early if self.follows else 0
+            if early and self.follows:
+                self.late_frames += early
+                self.late_since = min(self.late_since, float(times[consumed % len(times)]) + offset)
         self.is_passed = reached < released
         return reached
 

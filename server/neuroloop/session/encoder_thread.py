@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, inf
 from queue import Empty, SimpleQueue
 from time import perf_counter
 from typing import Any
@@ -73,6 +73,7 @@ class EncoderThread(threading.Thread):
         self._source: Source | None = None
         self._alignment: Alignment | None = None
         self._next_seq = 0
+        self._is_late = False
 
     @property
     def waiting(self) -> int:
@@ -136,13 +137,31 @@ class EncoderThread(threading.Thread):
             self._wait(source, alignment, item)
             frame, frames = alignment.finish(), alignment.frames
             follows = alignment.follows and item.time.seq == self._next_seq
-            self.late_frames = alignment.late_frames
+            self._note_late_frames(alignment)
         self._next_seq = item.time.seq + 1
         late_ms = round(1000 * (local_clock() - item.given), 3)
         counts = None if item.rates is None else spikes(item.rates, item.bin_s)
         bin = Measured(item.time, frame, counts, item.reason, item.gap, follows, frames, late_ms)
         self._told += self.encoding.answer(bin)
         self.latency.add(late_ms, 1000 * (local_clock() - item.given))
+
+    def _note_late_frames(self, alignment: Alignment) -> None:
+        """Told once when it changes, not for every bin."""
+        self.late_frames = alignment.late_frames
+        is_late = alignment.late_since < inf
+        if is_late:
+            self.encoding.distrust(alignment.late_since)
+        if is_late and not self._is_late:
+            detail = (
+                f"frames of the stimulus come later than stimulus.patience_ms, {1000 * self._patience_s:g} ms: "
+                "their bins were answered with older ones, and no fit learns from them"
+            )
+            self._told.append(("stimulus_late", detail, {"late_frames": self.late_frames}))
+            self._is_late = True
+        elif self._is_late and alignment.is_passed and not is_late:
+            facts = {"late_frames": self.late_frames}
+            self._told.append(("stimulus_in_time", "frames of the stimulus come in time again", facts))
+            self._is_late = False
 
     def _aligned(self, source: Source, item: EncoderBin) -> Alignment:
         """The alignment, made anew where either stream is another than before."""

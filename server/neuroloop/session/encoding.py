@@ -114,6 +114,11 @@ class Encoding:
             self.history.add(bin.time.end, bin.frame, bin.counts, bin.follows)
         return messages
 
+    def distrust(self, since: float) -> None:
+        """A frame of the stimulus of this time came too late for its bin."""
+        if self.history is not None:
+            self.history.distrust(since)
+
     def _ask(self, running: RunningEncoder, bin: Measured) -> tuple[RunningEncoder, F32 | None, str | None]:
         """Who answered, its rates, and the reason where there are none or they count for nothing."""
         guard = self._guards.setdefault(running, Guard(inf, 1))

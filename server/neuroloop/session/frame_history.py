@@ -57,6 +57,14 @@ class FrameHistory:
         self._unbroken = 0 if frame is None else self._unbroken + 1 if follows else 1
         self.added += 1
 
+    def distrust(self, since: float) -> None:
+        """A frame of this time, LSL seconds, came too late: the bins from its own on were held without it."""
+        for number in range(self.added - 1, self.first - 1, -1):
+            row = number % self.size
+            if self._centers[row] + self.bin_s / 2 <= since:
+                return
+            self._usable[row] = False
+
     @property
     def first(self) -> int:
         """Number of the oldest bin that is kept."""

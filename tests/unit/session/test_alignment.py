@@ -78,6 +78,7 @@ def test_a_sample_that_comes_when_its_bin_is_finished_holds_but_is_in_no_mean():
     stimulus.write([0.015], [[5]])
     assert stimulus.frame(0.04)[0] == 5
     assert (stimulus.alignment.frames, stimulus.alignment.late_frames) == (0, 1)
+    assert stimulus.alignment.late_since == pytest.approx(0.015)
     stimulus.write([0.03, 0.05], [[9], [7]])
     assert stimulus.frame(0.06)[0] == 7
 

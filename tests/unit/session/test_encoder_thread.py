@@ -135,6 +135,29 @@ def test_a_bin_whose_frames_do_not_come_is_answered_with_the_last_one_when_patie
     assert one.thread.latency.summary()["late"]["max"] < 2000
 
 
+def test_frames_that_come_too_late_are_announced_once_and_no_fit_learns_from_their_bins(running):
+    one = running(patience_ms=20)
+    one.load()
+    one.write(0.005, 1.0)
+    for _ in range(2):
+        one.bin()
+    one.thread.start()
+    one.messages(2)
+    one.write(0.025, 2.0)
+    one.write(0.035, 2.0)
+    one.bin()
+    one.messages(4)
+    for time_s in (0.045, 0.065, 0.085, 0.105):
+        one.write(time_s, 3.0)
+    one.bin()
+    one.bin()
+    told = one.messages(7)
+    events = [event[0] for event in told if isinstance(event, tuple)]
+    assert events == ["stimulus_late", "stimulus_in_time"]
+    assert one.thread.late_frames == 3
+    assert one.thread.encoding.history.since(0, 9).usable.tolist() == [True, False, False, True, True]
+
+
 def test_without_a_stimulus_nobody_waits(running):
     one = running(patience_ms=10_000)
     one.stimulus.source = None

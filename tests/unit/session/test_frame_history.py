@@ -37,6 +37,14 @@ def test_a_bin_without_a_frame_or_without_counts_is_there_but_of_no_use():
     assert (bins.frames[1].tolist(), bins.counts[2].tolist()) == ([0, 0], [0, 0, 0])
 
 
+def test_bins_that_were_held_without_a_frame_that_came_late_are_of_no_use():
+    history = filled(8)
+    history.distrust(0.105)  # in bin 5
+    assert history.since(0, 9).usable.tolist() == [True] * 5 + [False] * 3
+    history.distrust(0.17)
+    assert history.since(0, 9).usable.tolist() == [True] * 5 + [False] * 3
+
+
 def test_what_leads_to_the_next_bin_begins_after_the_last_hole():
     assert filled(9, bin4={"follows": False}).unbroken(100).frames[:, 0].tolist() == [4, 5, 6, 7, 8]
     assert filled(9, bin4={"frame": None}).unbroken(100).frames[:, 0].tolist() == [5, 6, 7, 8]
