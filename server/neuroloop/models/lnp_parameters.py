@@ -46,6 +46,7 @@ class LNPSettings(BaseModel):
     history: int = Field(0, ge=0, description="earlier frames whose spikes of the cell itself count; 0 for none")
     coupling: int = Field(0, ge=0, description="earlier frames whose spikes of the other cells count; 0 for none")
     learning_rate: float = Field(0.01, gt=0, description="of the online gradient steps")
+    bin_ms: float | None = Field(None, gt=0, description="that a frame lasts; null: not known, and not checked")
 
     @model_validator(mode="after")
     def _kernel_has_pixels(self) -> LNPSettings:

@@ -23,6 +23,8 @@ F64 = NDArray[np.float64]
 
 MOST_NAMED = 8  # in an error
 
+SAME_BIN = 0.01  # bins whose lengths differ by less, relative
+
 
 @dataclass(frozen=True, slots=True)
 class EncoderNeeds:
@@ -34,7 +36,10 @@ class EncoderNeeds:
 
 
 def check_fit(said: str, bank: LNP, needs: EncoderNeeds) -> None:
-    """Raise ModelError for a bank of other frames, or of cells that the session has no channel for."""
+    """Raise ModelError for a bank of other frames or bins, or of cells that the session has no channel for."""
+    bin_ms = bank.settings.bin_ms
+    if bin_ms is not None and abs(bin_ms / 1000 - needs.bin_s) > SAME_BIN * needs.bin_s:
+        raise ModelError(f"{said}: expected bins of {1000 * needs.bin_s:g} ms, as the session's; got {bin_ms:g} ms")
     pixels = math.prod(bank.frame)
     if pixels != needs.pixels:
         raise ModelError(

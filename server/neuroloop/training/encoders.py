@@ -22,10 +22,12 @@ from neuroloop.training.splits import holes, last_share, whole
 def fit(request: FitRequest, arrays: Arrays, tell: Tell) -> Fitted:
     """Raises ModelError for settings that LNP does not have, and where there is nothing to learn from."""
     settings, training = encoder_settings(request)
-    stimulus, counts = arrays["stimulus"], arrays["counts"]
+    stimulus, counts, times = arrays["stimulus"], arrays["counts"], arrays.get("times")
+    if settings.bin_ms is None and times is not None and len(times) > 1:
+        settings = settings.model_copy(update={"bin_ms": round(1000 * float(np.median(np.diff(times))), 3)})
     lead = max(settings.lags - 1, settings.history, settings.coupling)
     usable = arrays.get("usable", np.ones(len(stimulus), np.bool_))
-    use = whole(holes(arrays.get("times"), usable, len(stimulus)), lead) & usable
+    use = whole(holes(times, usable, len(stimulus)), lead) & usable
     held_out = last_share(len(stimulus), request.held_out)
 
     def on_epoch(epoch: int, value: float) -> None:

@@ -262,3 +262,9 @@ def test_what_does_not_fit_another_stream_is_dropped_with_an_event(session):
 def test_a_bank_that_does_not_fit_is_refused(needs, words):
     with pytest.raises(ModelError, match=words):
         running().attach(needs)
+
+
+def test_a_bank_of_other_bins_is_refused():
+    running(bin_ms=1000.5 * BIN_S)
+    with pytest.raises(ModelError, match=rf"expected bins of {1000 * BIN_S:g} ms, as the session's; got 1.5 ms"):
+        running(bin_ms=1.5)

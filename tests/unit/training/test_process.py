@@ -184,11 +184,13 @@ def test_an_encoder_is_fitted_and_measured_on_later_bins():
     told = []
     asked = request("lnp", settings={"lags": 6, "nonlinearity": "exp", "training": {"epochs": 5}})
     data = {"stimulus": level, "counts": counts, "usable": usable, "cells": np.array(["receptor"])}
+    data["times"] = 7.0 + 0.0025 * np.arange(len(level))
     fitted = fit(asked, data, lambda progress, loss: told.append((progress, loss)))
     assert fitted.metrics["correlation"] > 0.4
     assert fitted.metrics["bits_per_spike"] > 0.3
     assert fitted.amounts == {"training_samples": 4800 - 5 - 105, "held_out_samples": 1200}
-    assert LNP.load(fitted.weights).cells == ("receptor",)
+    bank = LNP.load(fitted.weights)
+    assert (bank.cells, bank.settings.bin_ms) == (("receptor",), 2.5)
     assert 0 < told[0][0] <= 1
     assert told[-1][1] < 1
     for settings, words in (({"lag": 3}, "lag: unknown"), ({"training": 3}, "training: expected a map")):
