@@ -12,11 +12,10 @@ from math import ceil
 
 import numpy as np
 import pytest
+from tests.fit_data import read_runs, request
 from tests.integration.conftest import streaming
 
-from neuroloop.training import recordings as fit_recordings
 from neuroloop.training.process import fit
-from neuroloop.training.request import FitRequest
 from neuroloop_sources import chain, play
 from neuroloop_sources.loaders import open_source
 
@@ -26,21 +25,11 @@ FISTS_FEET = {"T1": "fists", "T2": "feet"}
 BEFORE_S = 1.0  # of the stream, until the decoder is loaded
 
 
-def fitted(sources, kind="csp", **more):
-    """The file of a decoder fitted on all trials of several recordings: pairs of path and run."""
-    parts = []
-    recording = more.pop("recording")
-    for path, run in sources:
-        given = recording | {"name": path.name, "run": run}
-        asked = FitRequest.model_validate({"name": "fitted", "kind": kind, "source": {"recording": given}} | more)
-        parts.append(fit_recordings.read(path, asked))
-    data = {key: parts[0][key] for key in ("classes", "channels")}
-    data |= {key: np.concatenate([part[key] for part in parts]) for key in ("rates", "labels", "usable")}
-    numbers = [np.where(part["labels"] < 0, -1, 1000 * n + part["trial_numbers"]) for n, part in enumerate(parts)]
-    asked = FitRequest.model_validate(
-        {"name": "fitted", "kind": kind, "source": {"arrays": "runs.npz"}, "held_out": 0} | more
-    )
-    return fit(asked, data | {"trial_numbers": np.concatenate(numbers)}, lambda progress, loss: None).weights
+def fitted(sources, recording, classes, **more):
+    """The file of a `csp` decoder fitted on all trials of several runs."""
+    data = read_runs(sources, "csp", recording, classes)
+    asked = request("csp", classes=classes, held_out=0, **more)
+    return fit(asked, data, lambda progress, loss: None).weights
 
 
 def decoded(session, recording, weights, name, speed):
@@ -102,8 +91,8 @@ def test_a_consumer_headset_tells_which_of_two_flickers_is_looked_at_within_a_se
     path = recordings / "muse_ssvep_subject1.npz"
     classes = ["20Hz", "30Hz"]
     source = {"front_end": SSVEP, "bin_ms": 125, "interval": [0, 3]}
-    weights = fitted([(path, run) for run in range(3)], recording=source, window=8, classes=classes)
     session = start_session(**settings(unique_name, SSVEP, classes, bin_ms=125, window=8))
+    weights = fitted([(path, run) for run in range(3)], source, classes, window=8)
     recording = chain([open_source(str(path), runs=[run]) for run in range(3, 6)])
     answers = decoded(session, recording, weights, unique_name, speed=60)
     ends = [(time + end, text) for time, text in recording.markers for end in (1, 2, 3)]
@@ -122,10 +111,10 @@ def test_imagined_fists_and_feet_are_told_apart_by_spatial_patterns(start_sessio
     classes = ["fists", "feet"]
     source = {"front_end": MOVEMENT, "bin_ms": 100, "interval": [0.5, 3.5], "labels": FISTS_FEET}
     paths = [(folder / f"S001R{run:02d}.edf", None) for run in (6, 10)]
-    weights = fitted(paths, recording=source, classes=classes)
     session = start_session(**settings(unique_name, MOVEMENT, classes, bin_ms=100, window=30))
+    weights = fitted(paths, source, classes)
     recording = open_source(str(folder / "S001R14.edf"))
-    answers = decoded(session, recording, weights, unique_name, speed=40)
+    answers = decoded(session, recording, weights, unique_name, speed=30)
     asked = [
         (last_bin(time + 3.5, 0.1), FISTS_FEET[text])
         for time, text in recording.markers

@@ -23,7 +23,7 @@ def test_every_example_is_valid(path):
 
 
 def test_the_examples_that_the_readme_names_are_there():
-    assert {path.stem for path in CONFIGS} == {"array", "counts", "demo", "headset", "retina"}
+    assert {path.stem for path in CONFIGS} == {"array", "counts", "demo", "headset", "motor_imagery", "retina"}
 
 
 @pytest.mark.parametrize(
