@@ -181,8 +181,8 @@ def _names(settings: DecoderSettings, needs: Needs) -> tuple[str, ...]:
 
 def _decoders(session: SessionSettings, pipeline: Pipeline, history: RateHistory) -> Decoders:
     """Fresh decoders, each asked once before the first bin. Raises ModelError."""
-    targets = tuple(session.targets)
-    needs = Needs(tuple(session.classes), pipeline.channels, len(pipeline.features), history.size, targets)
+    classes, targets, features = tuple(session.classes), tuple(session.targets), len(pipeline.features)
+    needs = Needs(classes, pipeline.channels, features, history.size, targets, session.window)
     bin_ms = 1000 * pipeline.bin_s
     running = {}
     for settings in session.decoders:

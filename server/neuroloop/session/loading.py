@@ -9,6 +9,7 @@ import numpy as np
 
 from neuroloop.errors import ModelError
 from neuroloop.models import decoder_files
+from neuroloop.models.lfr_settings import LFRSettings
 from neuroloop.session.running import Fault, Loaded, ModelVersion, Role, RunningDecoder, faults_of
 
 
@@ -28,13 +29,14 @@ class LoadRequest:
 
 @dataclass(frozen=True)
 class Needs:
-    """What a decoder must fit to run in a session on its present stream."""
+    """What a decoder must fit to run in a session on its present stream. window: bins whose mean is a rate vector."""
 
     classes: tuple[str, ...]
     channels: tuple[str, ...]
     features: int
     history_bins: int
     targets: tuple[str, ...] = ()
+    window: int = 1
 
 
 def build(request: LoadRequest, needs: Needs, name: str) -> RunningDecoder:
@@ -60,7 +62,7 @@ def build(request: LoadRequest, needs: Needs, name: str) -> RunningDecoder:
 
 
 def check_fit(said: str, about: decoder_files.About, needs: Needs) -> None:
-    """Raise ModelError for a decoder of other classes or targets, features or channels."""
+    """Raise ModelError for a decoder of other classes or targets, features or channels, or other means of rates."""
     if about.targets:
         if tuple(about.targets) != needs.targets:
             wanted = ", ".join(needs.targets) or "none"
@@ -71,6 +73,7 @@ def check_fit(said: str, about: decoder_files.About, needs: Needs) -> None:
         raise ModelError(
             f"{said}: expected {needs.features} features ({len(needs.channels)} channels), got {about.features}"
         )
+    _check_window(said, about, needs)
     if about.channels is None or tuple(about.channels) == needs.channels:
         return
     if len(about.channels) != len(needs.channels):
@@ -78,3 +81,19 @@ def check_fit(said: str, about: decoder_files.About, needs: Needs) -> None:
     pairs = zip(needs.channels, about.channels, strict=True)
     number, own, other = next((n, a, b) for n, (a, b) in enumerate(pairs, 1) if a != b)
     raise ModelError(f"{said}: expected the session's channels, in order; number {number} is {own!r}, not {other!r}")
+
+
+def _check_window(said: str, about: decoder_files.About, needs: Needs) -> None:
+    """Raise ModelError where a backbone would see rate vectors that are means of more bins, or fewer, than it learned.
+
+    Others take the mean over a window of any length, with more noise or less; the course of such means is another one.
+    """
+    if about.kind != "lfr":
+        return
+    window = about.settings.get("window", LFRSettings.model_fields["window"].default)
+    if window != needs.window:
+        raise ModelError(
+            f"{said}: expected rate vectors that are means of {needs.window} bins, as the session's `window` has them; "
+            f"this lfr decoder was fitted to means of {window}; fit it with window {needs.window}, "
+            f"or load it in a session with window {window}"
+        )
