@@ -47,7 +47,7 @@ def fit(request: FitRequest, arrays: Arrays, tell: Tell) -> Fitted:
     metrics = {} if request.held_out == 0 else _measure(score(bank, stimulus, counts, use & held_out))
     about = {"settings": settings.model_dump(mode="json"), "cells": list(bank.cells), "frame": list(bank.frame)}
     amounts = {"training_samples": int((use & ~held_out).sum()), "held_out_samples": int((use & held_out).sum())}
-    return Fitted(bank.save(), about, metrics, amounts)
+    return Fitted(bank.save(), about, metrics, amounts, training.model_dump(mode="json"))
 
 
 def _measure(scored: Any) -> dict[str, float]:

@@ -64,4 +64,5 @@ def fit(request: FitRequest, arrays: Arrays, tell: Tell) -> Fitted:
         "epochs": len(fitted.curve),
         "pathways_left_out": len(fitted.left_out),
     }
-    return Fitted(decoder_files.write(file), about, measure(decoder, test) if len(test.labels) else {}, amounts)
+    metrics = measure(decoder, test) if len(test.labels) else {}
+    return Fitted(decoder_files.write(file), about, metrics, amounts, training.model_dump(mode="json"))

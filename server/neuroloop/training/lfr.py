@@ -100,7 +100,7 @@ def fit(request: FitRequest, arrays: Arrays, tell: Tell) -> Fitted:
         "targets_asked": training.targets_asked if training.pretrain_epochs else 0,
         "targets": targets,
     }
-    return Fitted(decoder_files.write(file), about, metrics, amounts)
+    return Fitted(decoder_files.write(file), about, metrics, amounts, training.model_dump(mode="json"))
 
 
 def rate_window(request: FitRequest, settings: LFRSettings, arrays: Arrays) -> int:

@@ -92,9 +92,10 @@ def result(request: FitRequest, data: Arrays, fitted: Fitted) -> dict[str, Any]:
         "training": {
             "digest": digest(data),
             "source": request.source.model_dump(mode="json", by_alias=True, exclude_none=True),
-            "seed": request.seed,
+            "seed": fitted.training.get("seed", request.seed),
             "held_out": request.held_out,
             "window": request.window,
+            **({"settings": fitted.training} if fitted.training else {}),
             **fitted.amounts,
             "packages": {"neuroloop": __version__} | _versions(),
         },

@@ -4,10 +4,12 @@ import json
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 
 import numpy as np
 import pytest
 
+from neuroloop import __version__
 from neuroloop.errors import ModelError
 from neuroloop.models import decoder_files
 from neuroloop.models.gsnn import GSNN
@@ -235,6 +237,42 @@ def test_a_gsnn_decoder_is_fitted_and_measured_on_trials_that_it_has_not_seen(re
 def test_gsnn_settings_that_do_not_fit_are_refused(reaches, settings, words):
     with pytest.raises(ModelError, match=words):
         fit(request("gsnn", settings=settings), reaches, ignore)
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "training"),
+    [
+        ("gsnn", {"layers": 2}, {"epochs": 3, "learning_rate": 0.02}),
+        ("lfr", {"bins": 6, "width": 8, "kernel": 2}, {"pretrain_epochs": 2, "targets": 3, "head_epochs": 5}),
+    ],
+)
+def test_the_lineage_of_a_trained_decoder_tells_what_made_it_and_makes_it_again(reaches, kind, settings, training):
+    asked = request(kind, classes=["left", "right", "up"], settings=settings | {"training": training}, seed=3)
+    fitted = fit(asked, reaches, ignore)
+    told = json.loads(json.dumps(result(asked, reaches, fitted), allow_nan=False))
+    lineage = told["training"]
+    assert lineage["digest"] == digest(reaches)
+    assert (lineage["seed"], lineage["settings"]["seed"]) == (3, 3)
+    assert training.items() <= lineage["settings"].items()
+    assert settings.items() <= told["settings"].items()
+    assert lineage["packages"] == {
+        "neuroloop": __version__,
+        **{name: version(name) for name in ("numpy", "numba", "torch", "safetensors")},
+        **{name: lineage["packages"][name] for name in ("lightning", "scikit-learn") if name in lineage["packages"]},
+    }
+    again = request(
+        kind,
+        classes=told["classes"],
+        settings=told["settings"] | {"training": lineage["settings"]},
+        seed=99,
+        held_out=lineage["held_out"],
+    )
+    assert fit(again, reaches, ignore).weights == fitted.weights
+
+
+def test_a_seed_among_the_settings_of_the_fit_is_the_one_that_the_lineage_tells(reaches):
+    asked = request("gsnn", settings={"training": {"epochs": 1, "seed": 7}}, seed=3)
+    assert result(asked, reaches, fit(asked, reaches, ignore))["training"]["seed"] == 7
 
 
 @pytest.fixture
