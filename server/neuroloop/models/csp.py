@@ -30,6 +30,10 @@ class CSP(FittedDecoder):
     settings_model = CSPSettings
     settings: CSPSettings
 
+    def _compile(self, dtype: type[np.floating[Any]] = np.float64) -> None:
+        super()._compile(dtype)
+        log_powers(np.ones(1, np.float32), np.ones((1, 1, 1)), np.empty(1))
+
     def _prepare(self, arrays: Arrays) -> None:
         self._spatial = np.ascontiguousarray(arrays["spatial"])
 

@@ -46,6 +46,12 @@ class FittedDecoder:
         self._arrays: Arrays | None = None
         self._readout: Readout | None = None
         self._sharpness = 0.0
+        self._compile()
+
+    def _compile(self, dtype: type[np.floating[Any]] = np.float32) -> None:
+        """What a bin runs in a session once a version is loaded. dtype: of the inputs."""
+        blank = Readout(np.zeros((1, 2)), np.zeros(2), np.ones(2, np.bool_))
+        blank.answer(np.zeros(1, dtype), 1.0, np.empty(2), np.empty(2))
 
     def inputs(self, rates: NDArray[Any]) -> NDArray[Any]:
         """What the readout takes of a rate vector, contiguous; not finite where it is missing."""
