@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from neuroloop.errors import ModelError
 from neuroloop.training.process import fit
@@ -58,6 +59,21 @@ def test_a_decoder_is_fitted_from_the_markers_and_the_band_power_of_a_recording(
     fitted = fit(asked, data, ignore)
     assert fitted.metrics["accuracy"] == 1.0
     assert fitted.about["channels"] == ["left ear", "right ear"]
+
+
+def test_spatial_patterns_are_fitted_from_the_covariance_of_a_recording_and_rates_are_not(eeg):
+    pairs = {"front_end": {"kind": "covariance", "bands": {"alpha": [8, 13]}}, "bin_ms": 125, "interval": [0.5, 1.9]}
+    asked = request("eeg.npz", kind="csp", recording=pairs)
+    data = read(eeg, asked)
+    assert data["rates"].shape[1] == 3
+    assert fit(asked, data, ignore).metrics["accuracy"] == 1.0
+    for kind, front_end, words in (
+        ("maxrate", pairs, "kind: maxrate takes rates"),
+        ("csp", BANDPOWER, "kind: csp takes the front end covariance, got bandpower"),
+        ("ridge", BANDPOWER, "ridge needs continuous targets; upload arrays"),
+    ):
+        with pytest.raises(ValidationError, match=words):
+            request("eeg.npz", kind=kind, recording=front_end)
 
 
 def test_a_hole_in_the_recorded_times_ends_a_window(eeg):
