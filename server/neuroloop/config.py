@@ -289,13 +289,24 @@ class RayFitSettings(Settings):
     max_retries: int = Field(1, ge=0, le=100, description="on other nodes, after a node was lost during the fit")
 
 
+class RaySessionSettings(Settings):
+    """What a session takes of a node of the Ray cluster, and so on which it can be."""
+
+    num_cpus: float = Field(1.0, ge=0)
+    num_gpus: float = Field(0.0, ge=0)
+    resources: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        default_factory=dict, description="as nodes were given: ray start --resources '{\"amplifier\": 1}'"
+    )
+
+
 class RaySettings(Settings):
-    """The Ray cluster on which fits run with `engine: ray`."""
+    """The Ray cluster on which fits and sessions run with `engine: ray`."""
 
     address: str = Field(
         "auto", min_length=1, description="HOST:PORT of the head; auto: the cluster of this machine; local: a new one"
     )
     fit: RayFitSettings = Field(default_factory=RayFitSettings)
+    session: RaySessionSettings = Field(default_factory=RaySessionSettings)
 
 
 class RegistrySettings(Settings):
@@ -325,7 +336,7 @@ class ServerSettings(Settings):
     lsl: LslSettings = Field(default_factory=LslSettings)
     registry: RegistrySettings = Field(default_factory=RegistrySettings)
     fits: FitSettings = Field(default_factory=FitSettings)
-    engine: Literal["local", "ray"] = Field("local", description="what runs fits: this machine, or a Ray cluster")
+    engine: Literal["local", "ray"] = Field("local", description="what runs fits and sessions")
     ray: RaySettings = Field(default_factory=RaySettings)
     sessions: list[SessionSettings] = Field(default_factory=list)
 

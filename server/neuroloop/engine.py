@@ -1,4 +1,4 @@
-"""What runs fits: this machine (`engine: local`), or a Ray cluster (`engine: ray`).
+"""What runs fits and sessions: this machine (`engine: local`), or a Ray cluster (`engine: ray`).
 
 Ray is imported only where it is asked for. The server is the cluster's driver: what it started there ends with it.
 """
@@ -6,11 +6,12 @@ Ray is imported only where it is asked for. The server is the cluster's driver: 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from neuroloop.config import RaySettings, ServerSettings
 from neuroloop.errors import ConfigError, Unavailable
+from neuroloop.session.launching import Launcher, LocalLauncher
 from neuroloop.training.executor import Executor, LocalExecutor
 
 NAMESPACE = "neuroloop"
@@ -23,6 +24,15 @@ def executor_of(settings: ServerSettings) -> Executor:
     from neuroloop.training.ray_executor import RayExecutor
 
     return RayExecutor(settings.ray.fit)
+
+
+def launcher_of(settings: ServerSettings, program: Sequence[str], arguments: Sequence[str]) -> Launcher:
+    """What starts the sessions of this server. program: on this machine; arguments: of it, on any."""
+    if settings.engine == "local":
+        return LocalLauncher((*program, *arguments))
+    from neuroloop.session.ray_launcher import RayLauncher
+
+    return RayLauncher(settings.ray.session, arguments)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ import numpy as np
 import pylsl
 import pytest
 import zmq
+from tests.integration.ray_cluster import cluster_of_two
 
 from neuroloop.config import parse_session
 
@@ -149,6 +150,13 @@ class RunningSession:
         self._context.destroy(linger=0)
         self._log.close()
         return self.process.returncode
+
+
+@pytest.fixture(scope="session")
+def cluster():
+    """A Ray cluster of two nodes; see `ray_cluster`."""
+    with cluster_of_two() as cluster:
+        yield cluster
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.numpy import load
-from tests.integration.ray_cluster import cluster_of_two, gone
+from tests.integration.ray_cluster import gone
 
 from neuroloop.config import RayFitSettings
 from neuroloop.errors import ModelError, Unavailable
@@ -28,12 +28,6 @@ pytestmark = pytest.mark.slow
 FAKE = (sys.executable, str(Path(__file__).parents[1] / "unit" / "training" / "fake_fit.py"))
 PATIENCE_S = 40
 ANYWHERE = RayFitSettings(num_cpus=0.5)
-
-
-@pytest.fixture(scope="module")
-def cluster():
-    with cluster_of_two() as cluster:
-        yield cluster
 
 
 class Job:

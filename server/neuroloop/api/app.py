@@ -33,13 +33,13 @@ from neuroloop.api.guard import Guard
 from neuroloop.api.live import LiveSessions
 from neuroloop.api.sharing import Sharing
 from neuroloop.config import ServerSettings, is_loopback
-from neuroloop.engine import executor_of
+from neuroloop.engine import executor_of, launcher_of
 from neuroloop.inference.process import Inference
 from neuroloop.registry.fitted import register_in
 from neuroloop.registry.registry import Registry
 from neuroloop.session.adoption import RunFolder
+from neuroloop.session.launching import SESSION_PROGRAM
 from neuroloop.session.streams import configure_lsl
-from neuroloop.session.supervisor import SESSION_PROGRAM
 from neuroloop.tokens import TokenFile
 from neuroloop.training.jobs import FitJobs
 
@@ -62,8 +62,9 @@ def create_app(
         requests.start()
         registry: Registry = app.state.registry
         configure_lsl(settings.lsl)
-        program = (*session_program, "--log-level", settings.log_level)
-        live = app.state.sessions = LiveSessions(settings.lsl, program, run_folder, settings.outlive_s)
+        launcher = launcher_of(settings, session_program, ("--log-level", settings.log_level))
+        records = run_folder if settings.engine == "local" else None
+        live = app.state.sessions = LiveSessions(settings.lsl, launcher, records, settings.outlive_s)
         loading.install(app, live, registry)
         await live.adopt()
         for session in settings.sessions:

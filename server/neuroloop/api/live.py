@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import pylsl
@@ -17,7 +16,8 @@ from neuroloop.api.message import Message
 from neuroloop.config import LslSettings, SessionSettings
 from neuroloop.errors import Conflict, NotFound, Unavailable
 from neuroloop.session.adoption import RunFolder
-from neuroloop.session.supervisor import SESSION_PROGRAM, Failure, SessionProcess
+from neuroloop.session.launching import Launcher
+from neuroloop.session.supervisor import Failure, SessionProcess
 
 log = structlog.get_logger(__name__)
 
@@ -32,14 +32,14 @@ class LiveSession:
         self,
         settings: SessionSettings,
         lsl: LslSettings,
-        program: Sequence[str],
+        launcher: Launcher | None,
         run_folder: RunFolder | None,
         outlive_s: float,
     ) -> None:
         self.settings = settings
         self.hub = Hub()
         self.process = SessionProcess(
-            settings, lsl, self._receive, self._report_failure, program, run_folder, outlive_s
+            settings, lsl, self._receive, self._report_failure, launcher, run_folder, outlive_s, self._report_loss
         )
         self.loading: list[tuple[str, int]] = []  # models and versions on their way to it; threads append
         self.aliases: dict[tuple[str, str], int] = {}  # where those that it follows, of a model, pointed last
@@ -64,7 +64,7 @@ class LiveSession:
                 f"resume_from, or with run={self.process.run}"
             )
         if seq is not None:
-            if self.process.state == "starting":
+            if self.process.state == "starting" and not self.process.losses:
                 raise Unavailable(f"session {self.name!r} tells what it has kept; try again when /readyz says so")
             self.hub.check_resumption(seq)
 
@@ -91,6 +91,7 @@ class LiveSession:
             "name": self.name,
             "state": self.state,
             "run": self.process.run,
+            "node": self.process.node,
             "detail": None if failure is None else failure.detail,
             "settings": self.settings.model_dump(mode="json"),
         }
@@ -124,6 +125,20 @@ class LiveSession:
         self.tell("session_failed", failure.detail, exit_code=failure.exit_code, stderr=failure.stderr)
         self.hub.publish(Message.of("status", self._status_without_process()))
 
+    def _report_loss(self, reason: str) -> int:
+        """Its process was lost with its node; tells the number of the bin from which the next one goes on."""
+        seq = self.hub.next_seq
+        detail = (
+            f"{reason}; the session goes on elsewhere from bin {seq}, and the time until then has no bins. Decoders "
+            "and weights start from the configuration: load their versions again"
+        )
+        for fit in self._fits.values():
+            if fit["state"] == "running":
+                fit.update(state="failed", detail=reason)
+        self.hub.status = None  # of another process, by the clock of another machine
+        self.tell("gap", detail, first_seq=seq, missing_samples=None, bins=0)
+        return seq
+
     def _status_without_process(self) -> dict[str, Any]:
         return {
             "type": "status",
@@ -142,12 +157,12 @@ class LiveSessions:
     def __init__(
         self,
         lsl: LslSettings,
-        program: Sequence[str] = SESSION_PROGRAM,
+        launcher: Launcher | None = None,
         run_folder: RunFolder | None = None,
         outlive_s: float = 0.0,
     ) -> None:
         self._lsl = lsl
-        self._program = program
+        self._launcher = launcher
         self._run_folder = run_folder
         self._outlive_s = outlive_s
         self._sessions: dict[str, LiveSession] = {}
@@ -183,7 +198,7 @@ class LiveSessions:
                 log.warning("session found running", session=settings.name, pid=record.pid)
 
     def _add(self, settings: SessionSettings) -> LiveSession:
-        session = LiveSession(settings, self._lsl, self._program, self._run_folder, self._outlive_s)
+        session = LiveSession(settings, self._lsl, self._launcher, self._run_folder, self._outlive_s)
         self._sessions[settings.name] = session
         return session
 

@@ -19,7 +19,7 @@ from neuroloop.errors import ConfigError, Conflict
 from neuroloop.logs import configure_log
 from neuroloop.registry.registry import LEASE_S, Registry
 from neuroloop.session.adoption import RunFolder
-from neuroloop.session.supervisor import SESSION_PROGRAM
+from neuroloop.session.launching import SESSION_PROGRAM
 from neuroloop.tokens import TokenFile
 
 MESSAGE_LIMIT = 64 * 1024  # bytes of a message from a client

@@ -1,7 +1,8 @@
 """The session process: `python -m neuroloop.session --commands ENDPOINT --results ENDPOINT`.
 
-Its first line of standard input is a JSON map: `session` (the session's configuration) and `lsl`. It ends when standard
-input is closed, so it never outlives whoever started it.
+Its first line of standard input is a JSON map: `session` (the session's configuration), `lsl`, and `seq`, the number of
+its first bin. The first line that it prints is a JSON map of the endpoints that it has bound: `tcp://ADDRESS:*` takes
+any free port. It ends when standard input is closed, so it never outlives whoever started it.
 """
 
 from __future__ import annotations

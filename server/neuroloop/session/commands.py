@@ -215,6 +215,7 @@ class CommandThread(threading.Thread):
         self._socket = context.socket(zmq.ROUTER)
         self._socket.setsockopt(zmq.LINGER, 200)
         self._socket.bind(endpoint)
+        self.endpoint = self._socket.last_endpoint.decode()
         self._heard, self._bell = socket.socketpair()
         self._heard.setblocking(False)
         self._bell.setblocking(False)

@@ -43,10 +43,11 @@ HOLE_BINS = 256  # of a hole, answered at once: an hour's hole keeps nobody wait
 class Loop:
     """One session. `run` is the loop thread; everything else is called by it."""
 
-    def __init__(self, session: SessionSettings, publish: Publisher, inbox: Inbox) -> None:
+    def __init__(self, session: SessionSettings, publish: Publisher, inbox: Inbox, seq: int = 0) -> None:
+        """seq: of the first bin; other than 0 where this process goes on in the place of one that was lost."""
         self.session = session
         self.inbox = inbox
-        self.seq = 0
+        self.seq = seq
         self.health = Health()
         self.inlet: SampleInlet | None = None
         self.chain: Chain | None = None

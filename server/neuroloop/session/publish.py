@@ -33,6 +33,7 @@ class Publisher:
         self._socket.setsockopt(zmq.SNDHWM, HIGH_WATER)
         self._socket.setsockopt(zmq.LINGER, 200)
         self._socket.bind(endpoint)
+        self.endpoint = self._socket.last_endpoint.decode()
         self._pack = msgpack.Packer(autoreset=True).pack
         self._kept: deque[tuple[bytes, bytes]] = deque()
         self._kept_bytes = 0

@@ -8,16 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import math
 import shutil
-import subprocess
-import sys
-import tempfile
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import msgpack
@@ -26,14 +21,12 @@ import zmq
 from neuroloop.config import LslSettings, SessionSettings
 from neuroloop.errors import Conflict, NeuroloopError, Unavailable
 from neuroloop.session.adoption import AdoptedProcess, Record, RunFolder, started
-from neuroloop.session.log_tail import LogTail
+from neuroloop.session.launching import Launched, Launcher, LocalLauncher, LocalSession, Lost, adopted
 from neuroloop.session.loop_socket import LoopSocket
 
-SESSION_PROGRAM = (sys.executable, "-m", "neuroloop.session")
 IN_FLIGHT_LIMIT = 64
 RESULT_WAIT_S = 0.05
 ASK_AGAIN_S = 5.0
-LOG = "stderr.log"
 
 ERRORS = {error.__name__: error for error in NeuroloopError.__subclasses__()}
 
@@ -50,10 +43,12 @@ class Failure:
 class SessionProcess:
     """One session process, from its start, or from when it was found again, to its end.
 
-    A process that died is not started again.
+    A process that died is not started again. One that was lost with its node is launched anew, as `starting`: it runs
+    if that one ran, and counts bins from where `on_loss` says; `losses` counts.
 
     on_message: called in the event loop with the topic and the packed map of every result.
-    on_failure: called once if the process ends by itself.
+    on_failure: called once if the process ends by itself. on_loss: called with the reason when it was lost.
+    launcher: starts the process; by default on this machine.
     run_folder: where it is recorded, so that a server after this one finds it; without one it ends with this process.
     outlive_s: how long it goes on without a server.
     """
@@ -64,15 +59,17 @@ class SessionProcess:
         lsl: LslSettings,
         on_message: Callable[[str, bytes], None],
         on_failure: Callable[[Failure], None],
-        program: Sequence[str] = SESSION_PROGRAM,
+        launcher: Launcher | None = None,
         run_folder: RunFolder | None = None,
         outlive_s: float = 0.0,
+        on_loss: Callable[[str], int] = lambda reason: 0,
     ) -> None:
         self.name = settings.name
         self.run = uuid.uuid4().hex  # of this life of the session; in another one, bins are counted anew
         self.state: Literal["starting", "ready", "failed", "ended"] = "starting"
         self.failure: Failure | None = None
         self.ready = asyncio.Event()
+        self.losses = 0
         self._status_came = asyncio.Event()
         self._told_until = -math.inf  # LSL time of the last status among the results
         self._run_folder = run_folder
@@ -85,21 +82,26 @@ class SessionProcess:
         }
         self._on_message = on_message
         self._on_failure = on_failure
-        self._program = program
-        self._process: asyncio.subprocess.Process | AdoptedProcess | None = None
-        self._log: LogTail | None = None
+        self._on_loss = on_loss
+        self._launcher = LocalLauncher() if launcher is None else launcher
+        self._launched: Launched | None = None
+        self._told_state: str | None = None
         self._commands: LoopSocket | None = None
         self._results: LoopSocket | None = None
         self._pending: dict[bytes, asyncio.Future[Any]] = {}
         self._request_count = 0
         self._tasks: list[asyncio.Task[None]] = []
-        self._directory: Path | None = None
         self._changing = asyncio.Lock()
 
     @property
     def was_found(self) -> bool:
         """Whether a server before this one started it, so that it may be anywhere in its life."""
-        return isinstance(self._process, AdoptedProcess)
+        return isinstance(self._launched, LocalSession) and isinstance(self._launched.process, AdoptedProcess)
+
+    @property
+    def node(self) -> str | None:
+        """Where the process runs, if that is known and not this machine."""
+        return None if self._launched is None else self._launched.node
 
     async def start(self) -> None:
         """Start the process; `ready` is set when it answers and its results arrive. One that can't start has failed."""
@@ -111,49 +113,33 @@ class SessionProcess:
         """Connect to the process that a server before this one left running; `ready` is set as by `start`."""
         async with self._changing:
             if self.state == "starting":
-                self._directory, self.run = record.directory, record.run
-                self._watch(AdoptedProcess(record.pid), LogTail(record.directory / LOG, from_end=True))
+                self.run = record.run
+                self._watch(adopted(record))
 
     async def _start(self) -> None:
-        self._directory = Path(tempfile.mkdtemp(prefix="neuroloop-"))
-        log = self._directory / LOG
         try:
-            with log.open("wb") as errors:
-                process = await asyncio.create_subprocess_exec(
-                    *self._program,
-                    *("--commands", self._endpoint("commands"), "--results", self._endpoint("results")),
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.DEVNULL,
-                    stderr=errors,
-                    start_new_session=True,  # Ctrl-C in the terminal is for the API, which then ends its sessions
-                )
+            launched = await self._launcher.launch(self._first_line)
         except OSError as error:
             self._fail(Failure(f"session {self.name!r}: its process can't be started: {error}", None, []))
             return
-        assert process.stdin is not None
-        process.stdin.write(json.dumps(self._first_line).encode() + b"\n")
-        began = started(process.pid)
-        if self._run_folder is not None and began is not None:
+        if isinstance(launched, LocalSession) and self._run_folder is not None:
+            self._record(launched, self._run_folder)
+        self._watch(launched)
+
+    def _record(self, local: LocalSession, folder: RunFolder) -> None:
+        began = started(local.pid)
+        if began is not None:
             record = Record(
-                pid=process.pid, started=began, directory=self._directory, run=self.run, settings=self._settings
+                pid=local.pid, started=began, directory=local.directory, run=self.run, settings=self._settings
             )
-            self._run_folder.write(self.name, record)
-        self._watch(process, LogTail(log))
+            folder.write(self.name, record)
 
-    def _watch(self, process: asyncio.subprocess.Process | AdoptedProcess, log: LogTail) -> None:
-        self._process, self._log = process, log
-        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context.instance()
-        results = _connect(context.socket(zmq.SUB), self._endpoint("results"))
-        commands = _connect(context.socket(zmq.DEALER), self._endpoint("commands"))
-        self._results = LoopSocket(results, self._receive_result)
-        self._commands = LoopSocket(commands, self._receive_reply)
+    def _watch(self, launched: Launched) -> None:
+        self._launched = launched
         self._tasks = [
-            asyncio.create_task(self._await_exit(process, log), name=f"{self.name}: exit"),
-            asyncio.create_task(self._await_ready(), name=f"{self.name}: ready"),
+            asyncio.create_task(self._await_exit(launched), name=f"{self.name}: exit"),
+            asyncio.create_task(self._await_ready(launched), name=f"{self.name}: ready"),
         ]
-
-    def _endpoint(self, part: str) -> str:
-        return f"ipc://{self._directory}/{part}"
 
     async def command(self, name: str, /, *, timeout: float = 5.0, **arguments: Any) -> Any:
         """The result of a command. Raises the error that the session process answers with, Unavailable
@@ -169,14 +155,15 @@ class SessionProcess:
         async with self._changing:
             answers = self.state == "ready"
             self.state = "ended"
-            if self._process is not None and self._process.returncode is None:
-                assert self._commands is not None
+            process = None if self._launched is None else self._launched.process
+            if process is not None and process.returncode is None:
                 if answers:
+                    assert self._commands is not None
                     with contextlib.suppress(zmq.Again):
                         self._commands.send([b"shutdown", msgpack.packb({"command": "shutdown"})])
-                for wait, force in ((grace if answers else 0.0, self._process.terminate), (2.0, self._process.kill)):
-                    with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(self._process.wait(), wait)
+                for wait, force in ((grace if answers else 0.0, process.terminate), (2.0, process.kill)):
+                    with contextlib.suppress(TimeoutError, Lost):
+                        await asyncio.wait_for(process.wait(), wait)
                         break
                     with contextlib.suppress(ProcessLookupError):
                         force()
@@ -215,11 +202,18 @@ class SessionProcess:
     def _receive_result(self, frames: list[bytes]) -> None:
         topic, payload = frames
         if topic == b"status":
-            self._told_until = msgpack.unpackb(payload)["time"]
+            status = msgpack.unpackb(payload)
+            self._told_until, self._told_state = status["time"], status["state"]
             self._status_came.set()
         self._on_message(topic.decode(), payload)
 
-    async def _await_ready(self) -> None:
+    async def _await_ready(self, launched: Launched) -> None:
+        endpoints = await launched.endpoints()
+        if endpoints is None or self.state != "starting":
+            return
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context.instance()
+        self._results = LoopSocket(_connect(context.socket(zmq.SUB), endpoints.results), self._receive_result)
+        self._commands = LoopSocket(_connect(context.socket(zmq.DEALER), endpoints.commands), self._receive_reply)
         until = math.inf  # the status that it answers first is published, too, after everything before it
         while self.state == "starting" and self._told_until < until:
             self._status_came.clear()
@@ -236,34 +230,61 @@ class SessionProcess:
             self._on_message("status", msgpack.packb(status))
             self.ready.set()
 
-    async def _await_exit(self, process: asyncio.subprocess.Process | AdoptedProcess, log: LogTail) -> None:
+    async def _await_exit(self, launched: Launched) -> None:
+        log = launched.log
         follow = asyncio.create_task(log.follow(), name=f"{self.name}: log")
-        exit_code = await process.wait()
-        follow.cancel()
+        try:
+            exit_code = await launched.process.wait()
+        except Lost as lost:
+            if self.state in ("starting", "ready"):
+                await self._launch_anew(str(lost))
+            return
+        finally:
+            follow.cancel()
         log.read()
         reason = f": {log.lines[-1]}" if log.lines else ""
         detail = f"session {self.name!r}: its process ended with exit code {exit_code}{reason}"
         self._fail(Failure(detail, exit_code, log.lines))
 
+    async def _launch_anew(self, reason: str) -> None:
+        """In the place of a process that was lost; nothing that it still says is heard."""
+        for task in self._tasks[1:]:
+            task.cancel()
+        self._disconnect(reason)
+        self.state, self._told_until = "starting", -math.inf
+        self.ready.clear()
+        self.losses += 1
+        runs = self._settings["autostart"] if self._told_state is None else self._told_state == "running"
+        self._first_line["session"] = self._settings | {"autostart": runs}
+        self._first_line["seq"] = self._on_loss(reason)
+        await self._start()
+
     def _fail(self, failure: Failure) -> None:
         self._status_came.set()
-        for reply in self._pending.values():
-            if not reply.done():
-                reply.set_exception(Unavailable(failure.detail))
+        self._refuse_pending(failure.detail)
         if self.state != "ended":
             self.state = "failed"
             self.failure = failure
             self._on_failure(failure)
 
-    def _close(self) -> None:
+    def _refuse_pending(self, detail: str) -> None:
+        for reply in self._pending.values():
+            if not reply.done():
+                reply.set_exception(Unavailable(detail))
+
+    def _disconnect(self, detail: str) -> None:
+        self._refuse_pending(detail)
         for socket in (self._commands, self._results):
             if socket is not None:
                 socket.close()
         self._commands = self._results = None
+
+    def _close(self) -> None:
+        self._disconnect(f"session {self.name!r} has ended")
         if self._run_folder is not None:
             self._run_folder.forget(self.name)
-        if self._directory is not None:
-            shutil.rmtree(self._directory, ignore_errors=True)
+        if isinstance(self._launched, LocalSession):
+            shutil.rmtree(self._launched.directory, ignore_errors=True)
 
 
 def _connect(socket: zmq.Socket[bytes], endpoint: str) -> zmq.Socket[bytes]:

@@ -21,6 +21,7 @@ import numpy as np
 import ray
 
 from neuroloop.errors import NeuroloopError
+from neuroloop.ray_nodes import here
 from neuroloop.training.executor import FIT_PROGRAM, LocalExecutor
 from neuroloop.training.messages import Message
 
@@ -101,8 +102,3 @@ async def _carry_out(executor: LocalExecutor, folder: Path, said: queue.SimpleQu
         said.put(Ended(error=error))
     else:
         said.put(Ended())
-
-
-def here() -> str:
-    """What people know this node by: its address, and the beginning of its id, for several may share an address."""
-    return f"{ray.util.get_node_ip_address()} ({ray.get_runtime_context().get_node_id()[:8]})"

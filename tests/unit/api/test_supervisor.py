@@ -11,6 +11,7 @@ import pytest
 
 from neuroloop.config import LslSettings, SessionSettings
 from neuroloop.errors import Conflict, ModelError, NeuroloopError, Unavailable
+from neuroloop.session.launching import LocalLauncher, LocalSession
 from neuroloop.session.supervisor import IN_FLIGHT_LIMIT, Failure, SessionProcess
 
 FAKE = (sys.executable, str(Path(__file__).with_name("fake_session.py")))
@@ -25,7 +26,11 @@ class Supervised:
         self.messages: list[tuple[str, dict[str, Any]]] = []
         self.failures: list[Failure] = []
         self.process = SessionProcess(
-            SessionSettings.model_validate(settings), LslSettings(), self.receive, self.failures.append, program
+            SessionSettings.model_validate(settings),
+            LslSettings(),
+            self.receive,
+            self.failures.append,
+            LocalLauncher(program),
         )
 
     def receive(self, topic: str, packed: bytes) -> None:
@@ -141,10 +146,9 @@ def test_stopping_is_no_failure_and_leaves_no_files(tmp_path: Path, monkeypatch:
 
 def test_a_process_that_will_not_end_is_killed() -> None:
     async def use(supervised: Supervised) -> int:
-        child = supervised.process._process
-        assert child is not None
-        log = supervised.process._log
-        assert log is not None
+        launched = supervised.process._launched
+        assert isinstance(launched, LocalSession)
+        child, log = launched.process, launched.log
         await until(lambda: log.lines == ["up"])
         await supervised.process.stop()
         with pytest.raises(ProcessLookupError):
@@ -170,7 +174,7 @@ def test_a_process_that_is_stopped_before_it_was_started_never_starts() -> None:
         return supervised
 
     supervised = asyncio.run(run())
-    assert (supervised.process.state, supervised.process._process) == ("ended", None)
+    assert (supervised.process.state, supervised.process._launched) == ("ended", None)
     assert supervised.failures == []
 
 
