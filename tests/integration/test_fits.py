@@ -193,6 +193,10 @@ def test_weights_are_fitted_from_a_recording_of_the_server(server, folder):
     job = ended(server, answer.headers["Location"])
     assert (job["state"], job["detail"], job["result"]["channels"]) == ("done", None, ["C3", "C4"])
     assert job["metrics"]["explained_variance"] > 0.8
+    twice = server.post("/v1/fits", json=asked | {"source": {"recordings": [{"name": "eeg.npz"}] * 2}})
+    both = ended(server, twice.headers["Location"])
+    assert (both["state"], both["detail"], both["result"]["training"]["recordings"]) == ("done", None, 2)
+    assert both["metrics"] == pytest.approx(job["metrics"], rel=1e-6)
     nowhere = server.post("/v1/fits", json=asked | {"source": {"recording": {"name": "../server.yaml"}}})
     assert (nowhere.status_code, "below the server's folder" in nowhere.json()["detail"]) == (422, True)
 

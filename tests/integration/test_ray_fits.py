@@ -1,6 +1,7 @@
 """Fit jobs on a real Ray cluster of two nodes on this machine."""
 
 import asyncio
+import io
 import json
 import os
 import re
@@ -137,3 +138,37 @@ def test_a_fit_whose_node_is_killed_begins_anew_on_another_or_fails_and_names_it
             await task
 
     asyncio.run(test())
+
+
+def test_weights_from_several_recordings_are_those_of_one_process(cluster, tmp_path):
+    generator = np.random.default_rng(1)
+    pieces = [
+        30 * index + generator.standard_normal((900 + 50 * index, 6)) + 5 * generator.standard_normal((1, 6))
+        for index in range(2)
+    ]
+    names = [f"day{index}.npz" for index in range(2)]
+    source = {"recordings": [{"name": name} for name in names]}
+    here, there = (Job(tmp_path / engine, kind="lrr", source=source) for engine in ("local", "ray"))
+    for index, samples in enumerate(pieces):
+        (tmp_path / names[index]).write_bytes(recording_of(samples))
+        for job in (here, there):
+            (job.folder / f"recording-{index:04}.npz").symlink_to(tmp_path / names[index])
+    ours, theirs = here.fit(LocalExecutor()), there.fit(RayExecutor(ANYWHERE))
+    for name, array in ours.items():
+        np.testing.assert_allclose(theirs[name], array, rtol=1e-9, atol=1e-12)
+    local, remote = (json.loads((job.folder / "result.json").read_bytes()) for job in (here, there))
+    assert remote["metrics"] == pytest.approx(local["metrics"], rel=1e-9)
+    assert remote["training"] == local["training"]
+    assert (remote["training"]["recordings"], remote["training"]["training_samples"]) == (2, 1480)
+    assert len(there.starts) == 3  # a task for each recording, and the sum
+    assert there.heard[-1].progress == 1.0
+
+
+def recording_of(samples):
+    """The NPZ file of a recording without markers."""
+    file = io.BytesIO()
+    one = {"run_start_sample": [0], "event_sample": [0], "event_label": [0], "label_names": ["start"]}
+    described = {"fs": 250.0, "ch_names": [f"c{index}" for index in range(samples.shape[1])], **one}
+    times = np.arange(len(samples)) / 250
+    np.savez(file, data=samples.T, timestamps=times, **{key: np.array(value) for key, value in described.items()})
+    return file.getvalue()

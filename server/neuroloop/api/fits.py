@@ -24,7 +24,7 @@ from neuroloop.api.schemas import inline_schema
 from neuroloop.config import explain
 from neuroloop.errors import ConfigError
 from neuroloop.training import arrays, settings
-from neuroloop.training.job import INPUT, RECORDING, Job
+from neuroloop.training.job import INPUT, RECORDING, Job, link_name
 from neuroloop.training.jobs import FitJobs, Gather
 from neuroloop.training.recording_files import find
 from neuroloop.training.request import Activation, FitRequest
@@ -158,14 +158,19 @@ def _gather(
         form = live_data.ENCODERS if asked.kind == "lnp" else live_data.DECODERS
         return partial(live_data.gather, sessions[live.session], live, form=form), live.which == "last"
     if asked.source.recording is not None:
-        return partial(_link, recordings, asked.source.recording.name), True
+        return partial(_link, recordings, {RECORDING: asked.source.recording.name}), True
+    if asked.source.recordings is not None:
+        names = {link_name(index): one.name for index, one in enumerate(asked.source.recordings)}
+        return partial(_link, recordings, names), True
     assert upload is not None
     return partial(_store, asked.kind, upload), True
 
 
-async def _link(recordings: Path, name: str, folder: Path) -> None:
-    path = await run_in_threadpool(find, recordings, name)
-    await run_in_threadpool((folder / f"{RECORDING}{path.suffix.lower()}").symlink_to, path.absolute())
+async def _link(recordings: Path, names: dict[str, str], folder: Path) -> None:
+    """names: of the links, without suffix, and of the recordings."""
+    for link, name in names.items():
+        path = await run_in_threadpool(find, recordings, name)
+        await run_in_threadpool((folder / f"{link}{path.suffix.lower()}").symlink_to, path.absolute())
 
 
 async def _store(kind: str, upload: UploadFile, folder: Path) -> None:

@@ -51,6 +51,25 @@ class CovarianceSnapshot:
     rejected: int = 0
 
 
+def merge(one: CovarianceSnapshot, other: CovarianceSnapshot) -> CovarianceSnapshot:
+    """The covariance of the samples of both, which are weighed the same. Raises ValueError for other clusters."""
+    if (one.clusters, one.channel_count) != (other.clusters, other.channel_count):
+        raise ValueError("covariances of different clusters cannot be merged")
+    samples = one.samples + other.samples
+    share = other.samples / samples if samples else 0.0
+    difference = other.mean - one.mean
+    between = [np.outer(difference[list(c)], difference[list(c)]) * (one.samples * share) for c in one.clusters]
+    return CovarianceSnapshot(
+        one.clusters,
+        one.channel_count,
+        samples,
+        one.mean + difference * share,
+        tuple(a + b + c for a, b, c in zip(one.scatter, other.scatter, between, strict=True)),
+        max(one.resolution, other.resolution),
+        one.rejected + other.rejected,
+    )
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class BlockStatistics:
     """Of one block; valid until the next is taken.

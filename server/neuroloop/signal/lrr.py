@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 
 from neuroloop.errors import ConfigError, ModelError
 from neuroloop.signal.clusters import Position, resolve_clusters
-from neuroloop.signal.covariance import CovarianceSnapshot, check_clusters
+from neuroloop.signal.covariance import CovarianceSnapshot, check_clusters, merge
 from neuroloop.signal.lrr_settings import LRRSettings
 from neuroloop.signal.regression import FLOAT32_RANK, solve
 from neuroloop.signal.weight_files import Format, read_weights, write_weights
@@ -195,6 +195,17 @@ class LRR:
             covariance = accumulate(covariance, samples, self._half_life)
         self._state = replace(self._state, covariance=covariance, pending=True)
         return self
+
+    def add(self, covariance: CovarianceSnapshot) -> LRR:
+        """Add samples that were accumulated elsewhere, with the same clusters: `partial_fit` with their covariance."""
+        merged = merge(self._state.covariance, covariance)
+        self._state = replace(self._state, covariance=merged, pending=True)
+        return self
+
+    @property
+    def covariance(self) -> CovarianceSnapshot:
+        """Of the samples so far."""
+        return self._state.covariance
 
     def transform(self, X: NDArray[Any]) -> NDArray[Any]:
         """`X (I - W)`. X: (..., channels); float64 stays float64, and all that float32 can hold becomes float32.

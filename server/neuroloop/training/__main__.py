@@ -1,4 +1,4 @@
-"""The fit process: `python -m neuroloop.training FOLDER`, started by the server for one job."""
+"""The fit process: `python -m neuroloop.training [--only INDEX] FOLDER`, started by the server for one job."""
 
 from __future__ import annotations
 
@@ -11,10 +11,15 @@ os.nice(NICENESS)
 for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
     os.environ[_variable] = "1"
 
+import argparse  # noqa: E402
 import sys  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 from neuroloop.training.process import main  # noqa: E402
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    parser = argparse.ArgumentParser(prog="python -m neuroloop.training", description="Fit the job of a folder.")
+    parser.add_argument("--only", type=int, metavar="INDEX", help="measure this recording of several, and no more")
+    parser.add_argument("folder", type=Path)
+    options = parser.parse_args()
+    sys.exit(main(options.folder, options.only))

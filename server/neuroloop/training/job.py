@@ -32,6 +32,16 @@ NEXT: dict[State, tuple[State, ...]] = {
 CURVE_LENGTH = 1000
 
 
+def link_name(index: int, suffix: str = "") -> str:
+    """Of the link to one of several recordings."""
+    return f"{RECORDING}-{index:04}{suffix}"
+
+
+def part_name(index: int) -> str:
+    """Of the file with what one of several recordings comes to; see `covariances`."""
+    return f"part-{index:04}.npz"
+
+
 def now() -> datetime:
     return datetime.now(UTC)
 

@@ -289,7 +289,7 @@ def _unwritable(folder: Path, error: OSError) -> Unavailable:
 
 
 def _drop_data(folder: Path) -> None:
-    for path in (folder / INPUT, *folder.glob(f"{RECORDING}.*")):
+    for path in (folder / INPUT, *folder.glob(f"{RECORDING}*")):
         path.unlink(missing_ok=True)
 
 

@@ -24,15 +24,18 @@ from neuroloop.models.fitted_settings import FITTED
 from neuroloop.training import arrays, messages
 from neuroloop.training.arrays import Arrays
 from neuroloop.training.fitted import Fitted, Tell
-from neuroloop.training.job import FILE, INPUT, RECORDING, RESULT, WEIGHTS, load, write_whole
+from neuroloop.training.job import FILE, INPUT, RECORDING, RESULT, WEIGHTS, load, part_name, write_whole
 from neuroloop.training.request import FitRequest
 
 PACKAGES = ("numpy", "numba", "torch", "lightning", "safetensors", "scikit-learn")
 ORPHANED = 3  # exit code
 
 
-def main(folder: Path) -> int:
-    """Fit the job of a folder; returns the exit code. What whoever asked can put right is said in a message."""
+def main(folder: Path, only: int | None = None) -> int:
+    """Fit the job of a folder; returns the exit code. What whoever asked can put right is said in a message.
+
+    only: of a job from several recordings, measure this one and write its part; that is all.
+    """
     said = _own_output()
     threading.Thread(target=_end_with_input, name="input", daemon=True).start()
 
@@ -40,12 +43,23 @@ def main(folder: Path) -> int:
         said.write(messages.write(message))
         said.flush()
 
+    def tell(progress: float, loss: float | None) -> None:
+        say(messages.Progress(progress=progress, loss=loss))
+
     try:
         job = load(folder)
         if job is None:
             raise ModelError(f"fit: {folder / FILE} cannot be read")
-        data = read(job.request, folder)
-        fitted = fit(job.request, data, lambda progress, loss: say(messages.Progress(progress=progress, loss=loss)))
+        if job.request.source.recordings is not None:
+            from neuroloop.training import covariances
+
+            if only is not None:
+                covariances.keep(covariances.measure(job.request, folder, only), folder / part_name(only))
+                return 0
+            fitted, data = covariances.fit(job.request, folder, tell)
+        else:
+            data = read(job.request, folder)
+            fitted = fit(job.request, data, tell)
         write_whole(folder / WEIGHTS, fitted.weights)
         write_whole(folder / RESULT, json.dumps(result(job.request, data, fitted), allow_nan=False).encode())
     except NeuroloopError as error:

@@ -21,7 +21,7 @@ from neuroloop.config import RayFitSettings
 from neuroloop.errors import Unavailable
 from neuroloop.training import ray_fit
 from neuroloop.training.executor import GRACE_S, OnMessage, OnStart
-from neuroloop.training.job import FILE, INPUT, RECORDING, RESULT, WEIGHTS, write_whole
+from neuroloop.training.job import FILE, INPUT, RECORDING, RESULT, WEIGHTS, part_name, write_whole
 from neuroloop.training.messages import Progress
 from neuroloop.training.ray_fit import Ended, Placed
 
@@ -50,24 +50,79 @@ class RayExecutor:
 
     async def run(self, folder: Path, on_start: OnStart, on_message: OnMessage) -> None:
         """As `Executor.run`. Raises Unavailable that names the node where it was lost once too often."""
-        left = self._settings.max_retries
-        while True:
-            files = await asyncio.to_thread(_put, folder)
-            try:
-                made = await self._run_once(folder.name, files, (WEIGHTS, RESULT), on_start, on_message)
-                break
-            except Lost as lost:
-                log.warning("fit_lost_its_node", fit=folder.name, detail=str(lost), retries_left=left)
-                if not left:
-                    raise Unavailable(f"fit: {lost}; ray.fit.max_retries: {self._settings.max_retries}") from lost
-                left -= 1
+        given = [folder / FILE, folder / INPUT, *folder.glob(f"{RECORDING}.*")]
+        files = {path.name: await asyncio.to_thread(_put, path) for path in given if path.exists()}
+        files |= await self._measure(folder, files, on_start, on_message)
+        made = await self._carry_out(folder.name, (), files, (WEIGHTS, RESULT), on_start, on_message)
         for name in (WEIGHTS, RESULT):
             await asyncio.to_thread(write_whole, folder / name, (await made[name]).tobytes())
 
-    async def _run_once(
-        self, name: str, files: dict[str, Any], wanted: Sequence[str], on_start: OnStart, on_message: OnMessage
+    async def _measure(
+        self, folder: Path, files: dict[str, Any], on_start: OnStart, on_message: OnMessage
     ) -> dict[str, Any]:
-        """References to the wanted files. Raises Lost."""
+        """The parts of a fit from several recordings, each measured by a task of its own."""
+        links = sorted(folder.glob(f"{RECORDING}-*"))
+        ready = 0
+        room = asyncio.Semaphore(self._room())  # no more recordings than this wait in the cluster's memory
+
+        def started(pid: int, node: str | None) -> None:
+            on_start(pid, node)
+            on_message(Progress(progress=ready / len(links)))
+
+        async def measure(index: int, link: Path) -> tuple[str, Any]:
+            nonlocal ready
+            name = part_name(index)
+            async with room:
+                given = {FILE: files[FILE], link.name: await asyncio.to_thread(_put, link)}
+                part = f"{folder.name}, {link.name}"
+                made = await self._carry_out(part, ("--only", str(index)), given, (name,), started, on_message)
+                kept = ray.put(await made[name])  # on the server's own node, which is there as long as the fit
+            ready += 1
+            on_message(Progress(progress=ready / len(links)))
+            return name, kept
+
+        tasks = [asyncio.create_task(measure(*numbered)) for numbered in enumerate(links)]
+        try:
+            return dict(await asyncio.gather(*tasks))
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _room(self) -> int:
+        cpus: float = ray.cluster_resources().get("CPU", 1.0)
+        return max(1, round(2 * cpus / max(self._settings.num_cpus, 0.1)))
+
+    async def _carry_out(
+        self,
+        name: str,
+        arguments: Sequence[str],
+        files: dict[str, Any],
+        wanted: Sequence[str],
+        on_start: OnStart,
+        on_message: OnMessage,
+    ) -> dict[str, Any]:
+        """References to the wanted files, made by the fit process with these arguments, if need be again."""
+        left = self._settings.max_retries
+        while True:
+            try:
+                return await self._run_once(name, arguments, files, wanted, on_start, on_message)
+            except Lost as lost:
+                log.warning("fit_lost_its_node", fit=name, detail=str(lost), retries_left=left)
+                if not left:
+                    raise Unavailable(f"fit: {lost}; ray.fit.max_retries: {self._settings.max_retries}") from lost
+                left -= 1
+
+    async def _run_once(
+        self,
+        name: str,
+        arguments: Sequence[str],
+        files: dict[str, Any],
+        wanted: Sequence[str],
+        on_start: OnStart,
+        on_message: OnMessage,
+    ) -> dict[str, Any]:
+        """The same, once. Raises Lost."""
         options = {
             "num_cpus": self._settings.num_cpus,
             "num_gpus": self._settings.num_gpus,
@@ -75,7 +130,7 @@ class RayExecutor:
             "num_returns": "streaming",
             "name": f"fit {name}",
         }
-        task = ray.remote(ray_fit.run).options(**options).remote(self._program, files, wanted)
+        task = ray.remote(ray_fit.run).options(**options).remote(self._program, arguments, files, wanted)
         node = "a node that it had not reached"
         try:
             async for reference in task:
@@ -96,10 +151,9 @@ class RayExecutor:
         raise Lost(f"node {node} ended the fit without a result")
 
 
-def _put(folder: Path) -> dict[str, Any]:
-    """References to what a job's folder holds; a link to a recording is followed."""
-    paths = [folder / FILE, folder / INPUT, *folder.glob(f"{RECORDING}.*")]
-    return {path.name: ray.put(np.fromfile(path, np.uint8)) for path in paths if path.exists()}
+def _put(path: Path) -> Any:
+    """A reference to the content of a file; a link is followed."""
+    return ray.put(np.fromfile(path, np.uint8))
 
 
 async def _end(task: Any) -> None:

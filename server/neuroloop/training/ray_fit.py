@@ -47,17 +47,19 @@ class Ended:
 Said = Placed | Message | Ended
 
 
-def run(program: Sequence[str] | None, files: Mapping[str, Any], wanted: Sequence[str]) -> Iterator[Any]:
+def run(
+    program: Sequence[str] | None, arguments: Sequence[str], files: Mapping[str, Any], wanted: Sequence[str]
+) -> Iterator[Any]:
     """Yields `Said`, and after `Ended` the bytes of its files as arrays of uint8.
 
-    program: as of `LocalExecutor`; by default that of this node. files: what lies in the job's folder, as references to
-    such arrays. wanted: the files that the fit is to make.
+    program: as of `LocalExecutor`; by default that of this node. arguments: more of it. files: what lies in the job's
+    folder, as references to such arrays. wanted: the files that the fit is to make.
     """
     with TemporaryDirectory(prefix="neuroloop-fit-") as name:
         folder, said = Path(name), queue.SimpleQueue[Said]()
         for file, content in files.items():
             (folder / file).write_bytes(memoryview(ray.get(content)))
-        with _running(LocalExecutor(program or FIT_PROGRAM), folder, said):
+        with _running(LocalExecutor((*(program or FIT_PROGRAM), *arguments)), folder, said):
             while not isinstance(item := _next(said), Ended):
                 yield item
         if item.error is not None:

@@ -27,8 +27,12 @@ PAGE_S = 10.0
 
 def read(path: Path, request: FitRequest) -> dict[str, NDArray[Any]]:
     """The arrays of a fit of this kind; see `arrays`. Raises ModelError where the recording has not what it takes."""
-    source = request.source.recording
-    assert source is not None
+    assert request.source.recording is not None
+    return read_source(path, request.source.recording, request)
+
+
+def read_source(path: Path, source: RecordingSource, request: FitRequest) -> dict[str, NDArray[Any]]:
+    """The same, of one recording of several."""
     try:
         recording = open_source(str(path), runs=None if source.run is None else [source.run], rate=source.rate)
         if request.kind == "lrr":

@@ -67,13 +67,17 @@ class Source(Settings):
 
     live: LiveSource | None = None
     recording: RecordingSource | None = None
+    recordings: list[RecordingSource] | None = Field(
+        None, min_length=1, max_length=1000, description="for lrr: weights from the covariance of all of them"
+    )
     arrays: str | None = Field(None, min_length=1, max_length=256)
 
     @model_validator(mode="after")
     def _is_one(self) -> Source:
-        given = [key for key in ("live", "recording", "arrays") if getattr(self, key) is not None]
+        keys = ("live", "recording", "recordings", "arrays")
+        given = [key for key in keys if getattr(self, key) is not None]
         if len(given) != 1:
-            raise ValueError(f"expected exactly one of live, recording, arrays; got {', '.join(given) or 'none'}")
+            raise ValueError(f"expected exactly one of {', '.join(keys)}; got {', '.join(given) or 'none'}")
         return self
 
 
@@ -120,6 +124,8 @@ class FitRequest(Settings):
             )
         if self.kind in ("ridge", "kalman") and self.source.arrays is None:
             raise ValueError(f"source: {self.kind} needs continuous targets; upload arrays `rates` and `targets`")
+        if self.kind != "lrr" and self.source.recordings is not None:
+            raise ValueError(f"source: a fit of kind {self.kind} takes one recording; several are for lrr")
         recording = self.source.recording
         if self.kind != "lrr" and recording:
             if isinstance(recording.front_end, BroadbandSettings):

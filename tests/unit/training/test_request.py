@@ -15,7 +15,7 @@ def request(**more):
     [
         ({"name": "../etc"}, "name"),
         ({"kind": "forest"}, "maxrate"),
-        ({"source": {}}, "exactly one of live, recording, arrays; got none"),
+        ({"source": {}}, "exactly one of live, recording, recordings, arrays; got none"),
         ({"source": ARRAYS | {"live": {"session": "demo", "seconds": 3}}}, "got live, arrays"),
         ({"source": {"live": {"session": "demo", "seconds": 90}}}, "a session keeps its last 60 s"),
         ({"source": {"live": {"session": "demo", "seconds": 3}}, "kind": "lrr"}, "rereference/fit fits weights"),

@@ -1,0 +1,95 @@
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from neuroloop.errors import ModelError
+from neuroloop.signal.lrr import LRR
+from neuroloop.training import covariances, rereference
+from neuroloop.training.job import link_name, part_name
+from neuroloop.training.request import FitRequest
+
+
+def request(count, kind="lrr", **more):
+    source = {"recordings": [{"name": f"day{index}.npz"} for index in range(count)]}
+    return FitRequest.model_validate({"name": "weights", "kind": kind, "source": source, **more})
+
+
+def ignore(_progress, _loss):
+    return None
+
+
+@pytest.fixture
+def write(tmp_path):
+    """A function that puts recordings, each (samples, channels), into a job's folder."""
+
+    def put(*recordings, names=None):
+        for index, samples in enumerate(recordings):
+            labels = names[index] if names else [f"c{channel}" for channel in range(samples.shape[1])]
+            one = {"run_start_sample": [0], "event_sample": [0], "event_label": [0], "label_names": ["start"]}
+            described = {"fs": 250.0, "ch_names": labels, "timestamps": np.arange(len(samples)) / 250, **one}
+            arrays = {key: np.array(value) for key, value in described.items()}
+            np.savez(tmp_path / link_name(index, ".npz"), data=samples.T, **arrays)
+        return tmp_path
+
+    return put
+
+
+@pytest.fixture
+def days():
+    """Recordings with a common mode, an offset of their own each, and a sample that is not finite."""
+    generator = np.random.default_rng(3)
+    recordings = []
+    for day in range(3):
+        own, common = (generator.standard_normal((800 + 100 * day, channels)) for channels in (5, 1))
+        recordings.append((100 * day + own + 4 * common).astype(np.float32))
+    recordings[1][7, 2] = np.nan
+    return recordings
+
+
+def test_the_covariances_of_pieces_merge_to_that_of_the_whole(days):
+    whole = LRR(5).partial_fit(np.concatenate(days)).covariance
+    parts = LRR(5)
+    for day in days:
+        parts.add(LRR(5).partial_fit(day).covariance)
+    assert (parts.covariance.samples, parts.covariance.rejected) == (whole.samples, whole.rejected) == (2699, 1)
+    np.testing.assert_allclose(parts.covariance.mean, whole.mean, rtol=1e-12)
+    for ours, theirs in zip(parts.covariance.scatter, whole.scatter, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-10)
+
+
+def test_weights_from_one_recording_are_those_of_a_fit_from_it_alone(write, days):
+    asked = request(1)
+    fitted, _ = covariances.fit(asked, write(days[0]), ignore)
+    alone = rereference.fit(asked, {"samples": days[0], "channels": np.array([f"c{c}" for c in range(5)])}, ignore)
+    ours, theirs = (LRR([f"c{c}" for c in range(5)]).load(each.weights).weights.matrix for each in (fitted, alone))
+    np.testing.assert_allclose(ours, theirs, rtol=1e-9)
+    assert fitted.metrics == pytest.approx(alone.metrics, rel=1e-9)
+    assert fitted.metrics["explained_variance"] > 0.8
+    assert fitted.amounts == alone.amounts | {"recordings": 1}
+
+
+def test_parts_that_were_measured_elsewhere_give_the_same_weights(write, days):
+    asked, folder = request(3), write(*days)
+    told = []
+    here, digests = covariances.fit(asked, folder, lambda progress, _: told.append(progress))
+    for index in range(3):
+        covariances.keep(covariances.measure(asked, folder, index), folder / part_name(index))
+        (folder / link_name(index, ".npz")).unlink()
+    there, same = covariances.fit(asked, folder, ignore)
+    ours, theirs = (LRR([f"c{c}" for c in range(5)]).load(each.weights).weights.matrix for each in (here, there))
+    np.testing.assert_allclose(theirs, ours, rtol=1e-9)
+    assert there.metrics == pytest.approx(here.metrics, rel=1e-9)
+    assert there.amounts == here.amounts
+    assert same["recordings"].tolist() == digests["recordings"].tolist()
+    assert told == [1 / 3, 2 / 3, 1.0]
+
+
+def test_recordings_of_other_channels_are_refused_by_name(write, days):
+    names = [["a", "b", "c", "d", "e"], ["a", "b", "c", "d", "f"]]
+    with pytest.raises(ModelError, match=r"recording 'day1\.npz': expected the channels of 'day0\.npz'"):
+        covariances.fit(request(2), write(*days[:2], names=names), ignore)
+
+
+def test_several_recordings_are_for_rereference_weights_alone():
+    with pytest.raises(ValidationError, match="a fit of kind maxrate takes one recording"):
+        request(2, kind="maxrate")
