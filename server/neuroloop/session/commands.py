@@ -23,6 +23,7 @@ import zmq
 
 from neuroloop.errors import Conflict, ModelError, NeuroloopError, NotFound, Unavailable
 from neuroloop.session import decoder_commands, encoder_commands
+from neuroloop.session.curve import Keys, guard
 from neuroloop.session.inbox import Command, End
 from neuroloop.session.loop import Loop
 from neuroloop.session.rereferencing import Rereferencing
@@ -209,11 +210,12 @@ class CommandThread(threading.Thread):
     when it has an answer. At most `WAITING_LIMIT` wait; one more is refused.
     """
 
-    def __init__(self, context: zmq.Context[Any], endpoint: str, loop: Loop) -> None:
+    def __init__(self, context: zmq.Context[Any], endpoint: str, loop: Loop, keys: Keys | None = None) -> None:
         super().__init__(name="commands", daemon=True)
         self._loop = loop
         self._socket = context.socket(zmq.ROUTER)
         self._socket.setsockopt(zmq.LINGER, 200)
+        guard(self._socket, keys)
         self._socket.bind(endpoint)
         self.endpoint = self._socket.last_endpoint.decode()
         self._heard, self._bell = socket.socketpair()

@@ -23,10 +23,11 @@ LOG = "stderr.log"
 
 
 class Endpoints(NamedTuple):
-    """ZeroMQ endpoints of a session process."""
+    """ZeroMQ endpoints of a session process. server_key: what lets one in, of those that a network can reach."""
 
     commands: str
     results: str
+    server_key: str | None = None
 
 
 class Lost(Exception):

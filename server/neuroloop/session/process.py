@@ -19,6 +19,7 @@ from neuroloop.config import LslSettings, SessionSettings
 from neuroloop.logs import configure_log
 from neuroloop.session.adoption import outlive
 from neuroloop.session.commands import HANDLERS, CommandThread
+from neuroloop.session.curve import Keys
 from neuroloop.session.inbox import Crash, End, Inbox
 from neuroloop.session.loop import Loop
 from neuroloop.session.publish import Publisher
@@ -65,9 +66,10 @@ def main(arguments: list[str] | None = None) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for whoever started this process
     signal.signal(signal.SIGTERM, lambda *_: inbox.put(End()))
     context: zmq.Context[Any] = zmq.Context(io_threads=1)
-    publisher = Publisher(context, options.results)
+    keys = Keys(*given["keys"]) if given.get("keys") else None
+    publisher = Publisher(context, options.results, keys)
     loop = Loop(session, publisher, inbox, given.get("seq", 0))
-    commands = CommandThread(context, options.commands, loop)
+    commands = CommandThread(context, options.commands, loop, keys)
     print(json.dumps({"commands": commands.endpoint, "results": publisher.endpoint}), flush=True)
     keeper = (inbox, given.get("lock"), given.get("outlive_s", 0.0))
     threading.Thread(target=_end_with_server, args=keeper, name="server", daemon=True).start()

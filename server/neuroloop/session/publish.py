@@ -17,6 +17,8 @@ from typing import Any
 import msgpack
 import zmq
 
+from neuroloop.session.curve import Keys, guard
+
 HIGH_WATER = 20_000
 KEPT_COUNT = 8192
 KEPT_BYTES = 32 * 2**20
@@ -27,11 +29,12 @@ SUBSCRIBED = 1  # the first byte of what comes from a subscriber
 class Publisher:
     """The publishing end, used by one thread."""
 
-    def __init__(self, context: zmq.Context[Any], endpoint: str) -> None:
+    def __init__(self, context: zmq.Context[Any], endpoint: str, keys: Keys | None = None) -> None:
         self._socket = context.socket(zmq.XPUB)  # as PUB, and tells when somebody subscribes
         self._socket.setsockopt(zmq.XPUB_VERBOSE, 1)  # of every one, whoever subscribes already or has just gone
         self._socket.setsockopt(zmq.SNDHWM, HIGH_WATER)
         self._socket.setsockopt(zmq.LINGER, 200)
+        guard(self._socket, keys)
         self._socket.bind(endpoint)
         self.endpoint = self._socket.last_endpoint.decode()
         self._pack = msgpack.Packer(autoreset=True).pack

@@ -15,6 +15,7 @@ import structlog
 from ray import exceptions
 
 from neuroloop.config import RaySessionSettings
+from neuroloop.session.curve import new_keys
 from neuroloop.session.launching import Endpoints, Lost
 from neuroloop.session.ray_session import Ended, Placed, SessionActor
 
@@ -40,14 +41,15 @@ class RayLog:
 class RayProcess:
     """The session process behind an actor."""
 
-    def __init__(self, name: str, actor: Any, placing: Any) -> None:
-        """placing: reference to what the actor's `start` gives."""
+    def __init__(self, name: str, actor: Any, placing: Any, server_key: str) -> None:
+        """placing: reference to what the actor's `start` gives. server_key: see `Endpoints`."""
         self.returncode: int | None = None
         self.node: str | None = None
         self.log = RayLog()
         self.process = self
         self._name = name
         self._actor = actor
+        self._server_key = server_key
         self._placed: asyncio.Future[Placed | None] = asyncio.get_running_loop().create_future()
         self._end = asyncio.create_task(self._follow(placing), name=f"{name}: actor")
 
@@ -83,7 +85,9 @@ class RayProcess:
 
     async def endpoints(self) -> Endpoints | None:
         placed = await asyncio.shield(self._placed)
-        return None if placed is None else placed.endpoints
+        if placed is None or placed.endpoints is None:
+            return None
+        return placed.endpoints._replace(server_key=self._server_key)
 
     async def wait(self) -> int:
         """The exit code. Raises Lost where the actor has gone, and the process with it."""
@@ -115,5 +119,6 @@ class RayLauncher:
             .options(num_cpus=wanted.num_cpus, num_gpus=wanted.num_gpus, resources=wanted.resources, max_restarts=0)
             .remote()
         )
-        told = first_line | {"lock": None}  # the lock is a file of the server's machine
-        return RayProcess(name, actor, actor.start.remote(self._arguments, told))
+        keys = new_keys()
+        told = first_line | {"lock": None, "keys": keys}  # the lock is a file of the server's machine
+        return RayProcess(name, actor, actor.start.remote(self._arguments, told), keys.public)

@@ -21,6 +21,7 @@ import zmq
 from neuroloop.config import LslSettings, SessionSettings
 from neuroloop.errors import Conflict, NeuroloopError, Unavailable
 from neuroloop.session.adoption import AdoptedProcess, Record, RunFolder, started
+from neuroloop.session.curve import identify
 from neuroloop.session.launching import Launched, Launcher, LocalLauncher, LocalSession, Lost, adopted
 from neuroloop.session.loop_socket import LoopSocket
 
@@ -212,8 +213,9 @@ class SessionProcess:
         if endpoints is None or self.state != "starting":
             return
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context.instance()
-        self._results = LoopSocket(_connect(context.socket(zmq.SUB), endpoints.results), self._receive_result)
-        self._commands = LoopSocket(_connect(context.socket(zmq.DEALER), endpoints.commands), self._receive_reply)
+        key = endpoints.server_key
+        self._results = LoopSocket(_connect(context.socket(zmq.SUB), endpoints.results, key), self._receive_result)
+        self._commands = LoopSocket(_connect(context.socket(zmq.DEALER), endpoints.commands, key), self._receive_reply)
         until = math.inf  # the status that it answers first is published, too, after everything before it
         while self.state == "starting" and self._told_until < until:
             self._status_came.clear()
@@ -287,7 +289,8 @@ class SessionProcess:
             shutil.rmtree(self._launched.directory, ignore_errors=True)
 
 
-def _connect(socket: zmq.Socket[bytes], endpoint: str) -> zmq.Socket[bytes]:
+def _connect(socket: zmq.Socket[bytes], endpoint: str, server_key: str | None) -> zmq.Socket[bytes]:
+    identify(socket, server_key)
     socket.setsockopt(zmq.RECONNECT_IVL, 20)  # ms; the process binds when it is ready, long after this
     if socket.type == zmq.SUB:
         socket.subscribe(b"")
