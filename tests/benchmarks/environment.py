@@ -18,10 +18,14 @@ CREATE = (sys.executable, "-m", "venv", "--clear")
 EZMSG = "ezmsg"
 INFERNO = "inferno"
 OPENRETINA = "openretina"
+MINERVA = "minerva"
+GSNN = "gsnn"
 
 # Arguments of pip, one call each. inferno-ai names no PyTorch among its requirements, although it imports it.
 # openretina requires 170 packages, among them mlflow, jupyter, wandb, and a torchvision that does not load beside this
-# PyTorch; the second call has what its LNP model imports in truth, the __init__ files on the way included.
+# PyTorch; the second call has what its LNP model imports in truth, the __init__ files on the way included. minerva
+# requires as much; `peer_minerva` imports the two files that it needs past the __init__ files on the way, and makes its
+# networks with ours, which pydantic is for. GSNN is no package; `peer_gsnn` runs where we do.
 REQUIREMENTS: dict[str, tuple[tuple[str, ...], ...]] = {
     EZMSG: (("ezmsg-sigproc~=3.11", "ezmsg-learn~=1.16", "ezmsg-event~=0.16.2", "ezmsg-lsl~=1.17"),),
     INFERNO: (("inferno-ai~=0.0.5", "torch", "numpy"),),
@@ -33,6 +37,8 @@ REQUIREMENTS: dict[str, tuple[tuple[str, ...], ...]] = {
             *("IPython", "moviepy", "imageio"),
         ),
     ),
+    MINERVA: (("--no-deps", "minerva~=0.3.11b0"), ("torch", "lightning", "numpy", "pydantic")),
+    GSNN: (),
 }
 
 
@@ -45,7 +51,9 @@ class Environment:
 
 
 def ensure(name: str, folder: Path = FOLDER) -> Environment:
-    """The environment of a peer, built if it is not there yet or out of date."""
+    """The environment of a peer, built if it is not there yet or out of date; ours, where it needs nothing."""
+    if not REQUIREMENTS[name]:
+        return Environment(sys.executable)
     home, python = folder / name, folder / name / "bin" / "python"
     done = home / "installed"
     wanted = f"{sys.version}\n{CONSTRAINTS.read_text()}\n{REQUIREMENTS[name]}"

@@ -65,6 +65,44 @@ def lnp(cells: int, rank: int, lags: int, pixels: int) -> Cost:
     return Cost(kernels, 4 * (kernels + cells * rank * lags))
 
 
+def gsnn(edges: int, into: int, out_of: int, functions: int, channels: int, layers: int) -> Cost:
+    """Per layer: a weight for each channel and edge into and out of a function, and for each channel of a function
+
+    10  its exponential: 3 to reduce it, 6 of a polynomial, 1 to scale it
+     6  its norm: mean, deviation and square, gain and shift
+
+    and what an edge keeps. Weights are read once.
+    """
+    per_layer = channels * (into + out_of) + 16 * channels * functions + edges
+    weights = channels * (into + out_of + functions) + edges + 2 * functions
+    return Cost(layers * per_layer, 4 * layers * weights)
+
+
+def lfr_epoch() -> Cost:
+    """Every part that learns forward, backward to its weights, and backward to its input but for the first; what is
+    frozen forward. Of each batch, per target, a product for its similarities, and one back to the predictions.
+
+    Two convolutions of 5 bins to 64 features, adapter, predictors of one hidden layer; seven linear projectors of the
+    window and one of two convolutions of 3 bins to 16 features, 32 outputs each: what is chosen among 24 at the
+    defaults. Windows are read once.
+    """
+    bins, units, width, outputs = data.WINDOW, data.UNITS, 64, 32
+    first, second = (bins - 4) * 5 * units * width, (bins - 8) * 5 * width * width
+    head = width * width + data.TARGETS * width * (width + outputs)
+    frozen = 7 * bins * units * outputs + (bins - 2) * 3 * units * 16 + (bins - 4) * 3 * 16 * 16 + 16 * outputs
+    similarities = 2 * data.TARGETS * data.BATCH * outputs
+    per_window = 2 * first + 3 * (second + head) + frozen + similarities
+    return Cost(data.WINDOWS * per_window, 4 * data.WINDOWS * bins * units)
+
+
+def lnp_fit(bins: int, cells: int, lags: int, pixels: int) -> Cost:
+    """One gradient: the drive of each cell and bin by space, then time, and both back to the kernels; in float64.
+
+    A fit takes tens of these, how many is no property of the work; so this floor is out of reach.
+    """
+    return Cost(2 * bins * cells * (pixels + lags), 8 * bins * (pixels + cells), "float64")
+
+
 COSTS = {
     **{f"chain_{channels}": chain(channels) for channels in (96, 256, 1024, 4096)},
     "lrr_apply_1024_clustered": rereference(1024, data.CLUSTER),
@@ -72,4 +110,9 @@ COSTS = {
     "lrr_solve_1024_dense": solve(1024),
     "maxrate_step_1024x10": maxrate(data.FEATURES, data.CLASSES),
     "lnp_frame_100x3x30x15x15": lnp(data.CELLS, data.RANK, data.LAGS, data.FRAME[0] * data.FRAME[1]),
+    "gsnn_decision_200x1000x4": gsnn(1200, 1100, 1100, data.FUNCTIONS, data.SITE_CHANNELS, data.LAYERS),
+    "lfr_epoch": lfr_epoch(),
+    "lnp_fit_100_cells": lnp_fit(
+        data.FIT_BINS - data.HELD_OUT, data.CELLS, data.FIT_LAGS, data.FIT_FRAME[0] * data.FIT_FRAME[1]
+    ),
 }

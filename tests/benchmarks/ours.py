@@ -7,6 +7,10 @@ import numpy as np
 from tests.benchmarks import data
 from tests.benchmarks.workers import Work, median_ms, serve
 
+from neuroloop.models.gsnn_graph import graph_of
+from neuroloop.models.gsnn_inference import GSNNInference
+from neuroloop.models.gsnn_parameters import make_parameters
+from neuroloop.models.gsnn_settings import GSNNSettings
 from neuroloop.models.lnp import LNP, LNPSettings
 from neuroloop.models.maxrate import MaxRate
 from neuroloop.signal.covariance import Covariance, CovarianceSnapshot, snapshot_of
@@ -17,7 +21,7 @@ from neuroloop.signal.spike_chain import SpikeChain
 from neuroloop.signal.spikes import ThresholdCrossings
 from neuroloop.signal.weights import Weights
 
-PACKAGES = ("neuroloop", "numpy", "numba", "scipy")
+PACKAGES = ("neuroloop", "numpy", "numba", "scipy", "torch")
 
 
 def clusters(channels: int, size: int) -> list[list[int]]:
@@ -113,6 +117,70 @@ def lnp() -> Work:
     return Work(lambda: bank.predict(next_frame()), results)
 
 
+def gsnn() -> Work:
+    """One rate vector to logits and probabilities."""
+    arrays = data.gsnn()
+    source, target = arrays.pop("edges")
+    outputs = data.FUNCTIONS + data.INPUTS
+    between = (source < data.FUNCTIONS) & (target < data.FUNCTIONS) & (source != target)
+    lead_in, lead_out = source >= data.FUNCTIONS, target >= outputs
+    graph = graph_of(
+        (data.INPUTS, data.FUNCTIONS, data.OUTPUTS),
+        np.stack([source[lead_in] - data.FUNCTIONS, target[lead_in]]),
+        np.stack([source[between], target[between]]),
+        np.stack([source[lead_out], target[lead_out] - outputs]),
+    )
+    settings = GSNNSettings(channels=data.SITE_CHANNELS, layers=data.LAYERS, norm="layer")
+    parameters = make_parameters(settings, graph, arrays)
+    network = GSNNInference(graph, settings, parameters, np.zeros(data.INPUTS), np.ones(data.INPUTS))
+    values, probability = np.zeros(data.OUTPUTS), np.zeros(data.OUTPUTS)
+    inputs, logits = data.gsnn_inputs(), []
+    for rates in inputs:
+        network.answer(rates, 1.0, values, probability)
+        logits.append(values.copy())
+    next_input = data.in_turn(inputs)
+    return Work(lambda: network.answer(next_input(), 1.0, values, probability), {"logits": np.stack(logits)})
+
+
+def lfr_epoch() -> Work:
+    """All windows once, in batches, as a fit trains on them; a loss that isn't divided by the batch, as the peer's."""
+    import torch
+    from tests.benchmarks.networks import FIT, make
+
+    from neuroloop.models.lfr_torch import LearnFromRandomness
+
+    torch.set_num_threads(1)
+    made = make()
+    model = LearnFromRandomness(made.backbone, made.projectors, made.predictors, made.adapter, normalize=False)
+    optimizer = torch.optim.AdamW(model.learned_parameters(), FIT.learning_rate, weight_decay=FIT.weight_decay)
+    batches = torch.split(made.windows, data.BATCH)
+
+    def step() -> None:
+        for batch in batches:
+            optimizer.zero_grad(set_to_none=True)
+            model.loss(batch).backward()
+            optimizer.step()
+            model.after_step()
+
+    with torch.no_grad():
+        losses = [model.loss(batch).item() for batch in batches]
+    return Work(step, {"losses": losses})
+
+
+def lnp_fit() -> Work:
+    """All cells at once, from counts to kernels; it stops by itself."""
+    from neuroloop.models.lnp_fit import fit, score
+
+    frames, counts = data.lnp_recording()
+    learned, settings = data.FIT_BINS - data.HELD_OUT, LNPSettings(lags=data.FIT_LAGS, nonlinearity="softplus")
+
+    def step() -> LNP:
+        return fit(frames[:learned], counts[:learned], settings).model
+
+    scored = score(step(), frames, counts, np.arange(data.FIT_BINS) >= learned)
+    return Work(step, {}, lambda: {"held-out correlation of five": float(scored.correlation[:5].mean())})
+
+
 WORKS = {
     **{f"chain_{channels}": partial(chain, channels) for channels in (96, 256, 1024, 4096)},
     "lrr_apply_1024_clustered": partial(rereference, data.CLUSTER),
@@ -120,6 +188,9 @@ WORKS = {
     "lrr_solve_1024_dense": solving,
     "maxrate_step_1024x10": maxrate,
     "lnp_frame_100x3x30x15x15": lnp,
+    "gsnn_decision_200x1000x4": gsnn,
+    "lfr_epoch": lfr_epoch,
+    "lnp_fit_100_cells": lnp_fit,
 }
 
 if __name__ == "__main__":

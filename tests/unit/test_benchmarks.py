@@ -2,11 +2,13 @@
 
 import json
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.benchmarks import environment, numerics, workers
+import torch
+from tests.benchmarks import environment, numerics, ours, peer_gsnn, workers
 from tests.benchmarks.environment import Environment
 from tests.benchmarks.floors import COSTS, Cost
 from tests.benchmarks.machine import Peaks
@@ -87,7 +89,8 @@ def test_a_worker_measures_and_tells_what_fails(tmp_path: Path) -> None:
         "import time, numpy as np\n"
         "from tests.benchmarks.workers import Work, serve\n"
         "print('a library that prints')\n"
-        "serve(['numpy'], {'nap': lambda: Work(lambda: time.sleep(0.002), {'x': np.arange(3)})})\n"
+        "nap = Work(lambda: time.sleep(0.002), {'x': np.arange(3)})\n"
+        "serve(['numpy'], {'nap': lambda: nap, 'naps': lambda: Work(nap.step, {}, steps=10)})\n"
     )
     worker = workers.Worker("sleeper", sys.executable, tmp_path)
     try:
@@ -96,11 +99,18 @@ def test_a_worker_measures_and_tells_what_fails(tmp_path: Path) -> None:
         taken = worker.ask(do="time", name="nap", seconds=0.0)["ms"]
         assert len(taken) == workers.FEWEST
         assert min(taken) >= 2
+        worker.ask(do="prepare", name="naps", file=str(tmp_path / "x.npz"))
+        assert min(worker.ask(do="time", name="naps", seconds=0.0)["ms"]) >= 20  # ten naps, of which one is timed
         assert worker.packages == {"numpy": np.__version__}
         with pytest.raises(workers.WorkerError, match="KeyError: 'run'"):
             worker.ask(do="prepare", name="run", file="x")
     finally:
         worker.close()
+
+
+def test_of_long_steps_one_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "LONG_S", 0.001)
+    assert len(workers.times_ms(lambda: time.sleep(0.002), 0.0)) == 1
 
 
 def test_a_worker_that_cannot_start_says_why() -> None:
@@ -116,7 +126,17 @@ def test_a_floor_is_the_slower_of_arithmetic_and_memory() -> None:
 
 
 def test_every_work_has_a_peer_and_a_floor() -> None:
-    assert list(COSTS) == list(numerics.PEERS)
+    assert list(COSTS) == list(numerics.PEERS) == list(ours.WORKS)
+
+
+def test_a_peer_that_needs_nothing_runs_where_we_do(tmp_path: Path) -> None:
+    assert environment.ensure(environment.GSNN, tmp_path) == Environment(sys.executable)
+
+
+def test_the_sparse_form_of_gsnn_decides_as_ours_does() -> None:
+    with torch.inference_mode():
+        peer = peer_gsnn.decision().results["logits"]
+    np.testing.assert_allclose(ours.gsnn().results["logits"], peer, rtol=1e-4, atol=1e-4)
 
 
 def test_a_section_of_a_file_is_replaced_and_the_rest_is_kept(tmp_path: Path) -> None:
