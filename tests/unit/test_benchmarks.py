@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.benchmarks import environment, numerics, ours, peer_gsnn, workers
+from tests.benchmarks import environment, numerics, ours, peer_gsnn, position, workers
 from tests.benchmarks.environment import Environment
 from tests.benchmarks.floors import COSTS, Cost
 from tests.benchmarks.machine import Peaks
@@ -137,6 +137,52 @@ def test_the_sparse_form_of_gsnn_decides_as_ours_does() -> None:
     with torch.inference_mode():
         peer = peer_gsnn.decision().results["logits"]
     np.testing.assert_allclose(ours.gsnn().results["logits"], peer, rtol=1e-4, atol=1e-4)
+
+
+@pytest.fixture
+def running() -> dict[str, np.ndarray]:
+    """Bins of 40 trials of 5 bins, 3 bins of rest after each; every rate is the bin's number."""
+    trial = np.repeat(np.arange(40), 8)
+    labels = np.where(np.arange(320) % 8 < 5, trial % 4, -1)
+    rates = np.arange(320, dtype=np.float32)[:, None] * np.ones(3, np.float32)
+    return {"rates": rates, "labels": labels, "trial_numbers": trial, "usable": np.ones(320, bool)}
+
+
+def test_contiguous_folds_have_every_trial_once(running: dict[str, np.ndarray]) -> None:
+    parts = position.folds(running, 7)
+    assert [last for _, last in parts[:-1]] == [first for first, _ in parts[1:]]
+    assert (parts[0][0], parts[-1][1]) == (0, 320)
+    assert [len(np.unique(running["trial_numbers"][slice(*part)])) for part in parts] == [6] * 5 + [5] * 2
+
+
+@pytest.mark.parametrize("number", [0, 3, 6])
+def test_a_fold_is_scored_by_what_others_teach_and_a_hole_parts_them(
+    running: dict[str, np.ndarray], number: int
+) -> None:
+    first, last = position.folds(running, 7)[number]
+    joined, held_out = position.split(running, (first, last), 1.0, 0)
+    bins = joined["rates"][:, 0].astype(int)
+    assert bins[first - last :].tolist() == list(range(first, last))
+    assert sorted(bins) == list(range(320))
+    gaps = set(np.flatnonzero(np.diff(joined["times"]) > 1).tolist())
+    assert gaps == {*np.flatnonzero(np.diff(bins) != 1).tolist(), 319 - (last - first)}
+    scored = len(np.unique(joined["trial_numbers"][first - last :]))
+    assert round(held_out * 40) == scored
+
+
+def test_a_share_of_the_labels_is_a_run_of_trials_and_the_rest_stays_unlabelled(running: dict[str, np.ndarray]) -> None:
+    part = position.folds(running, 10)[9]
+    known = []
+    for seed in (0, 0, 1):
+        joined, held_out = position.split(running, part, 0.25, seed)
+        learned = joined["labels"][: part[0] - part[1]]
+        trials = np.unique(joined["trial_numbers"][: len(learned)][learned >= 0])
+        assert trials.tolist() == list(range(trials[0], trials[0] + 9))
+        assert held_out == 4 / 13
+        assert len(joined["rates"]) == 320
+        known.append(trials[0])
+    assert known[0] == known[1] != known[2]
+    assert (running["labels"] >= 0).sum() == 200
 
 
 def test_a_section_of_a_file_is_replaced_and_the_rest_is_kept(tmp_path: Path) -> None:
