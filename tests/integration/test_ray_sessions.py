@@ -80,11 +80,12 @@ def test_sessions_end_with_their_server_also_one_that_is_killed(cluster, tmp_pat
 
 
 def sessions_on_nodes():
-    """The session processes of this machine whose endpoints are on TCP, as those of a cluster are."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
+    """The session processes of this cluster: endpoints on TCP, and its folder for temporary files."""
+    own, found = f"TMPDIR={os.environ['TMPDIR']}".encode(), []
+    for path in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            command = path.read_text()
-            if "neuroloop.session" in command and "tcp://127.0.0.1" in command:
-                found.append(int(path.parent.name))
+            command = (path / "cmdline").read_text()
+            is_own = own in (path / "environ").read_bytes().split(b"\0")
+            if "neuroloop.session" in command and "tcp://127.0.0.1" in command and is_own:
+                found.append(int(path.name))
     return found
