@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from tests.integration.conftest import streaming
 from tests.integration.models import LEFT, RIGHT, loading
+from tests.integration.test_continuous import TARGETS, kalman
 
 from neuroloop.models import decoder_files
 from neuroloop.training.process import fit
@@ -95,3 +96,32 @@ def test_kinds_take_turns_in_one_session_without_a_missed_bin(counts, open_sourc
             f"filling: {seen} of the window's {LFR_BINS} bins" for seen in range(1, filling + 1)
         ]
         assert answers[-1]["scores"] == pytest.approx(steady_scores(files[kind], LEFT), rel=1e-4, abs=1e-4)
+
+
+def test_a_kalman_filter_takes_its_turn_between_classifiers_without_a_missed_bin(
+    start_counts, open_source, unique_name, files
+):
+    session = start_counts({"name": unique_name}, targets=TARGETS)
+    source = open_source(unique_name)
+    turns = {"gsnn": files["gsnn"], "kalman": kalman()[1], "maxrate": files["maxrate"]}
+    with streaming(steady_stream(source, LEFT)):
+        session.bins(WINDOW + 5)
+        receipts = []
+        for number, (kind, weights) in enumerate(turns.items(), 1):
+            command = loading(number, weights, state="cold")
+            command["model"]["name"] = kind
+            receipts.append(session.command("decoder_load", **command))
+            session.bins(receipts[-1]["bin"] + TURN_BINS)
+        receipts.append(session.command("decoder_rollback"))
+        session.bins(receipts[-1]["bin"] + TURN_BINS)
+    bins = session.predictions()
+    assert [b["seq"] for b in bins] == list(range(len(bins)))
+    assert {receipt["missed_bins"] for receipt in receipts} == {session.command("status")["missed_bins"]} == {0}
+    firsts = [receipt["bin"] for receipt in receipts]
+    for kind, first, last in zip((*turns, "kalman"), firsts, [*firsts[1:], len(bins)], strict=True):
+        answers = bins[first:last]
+        assert {b["model"]["name"] for b in answers} == {kind}
+        continuous = kind == "kalman"
+        assert {(len(b["scores"]), b["label"], b["reason"]) for b in answers} == {
+            (2, None if continuous else "a", None)
+        }
