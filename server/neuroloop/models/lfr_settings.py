@@ -19,6 +19,7 @@ class LFRSettings(BaseModel):
     backbone: Literal["conv", "gru"] = Field("conv", description="temporal convolution, or gated recurrent unit")
     bins: int = Field(25, ge=1, le=1000, description="rate vectors that a window holds, one per bin")
     window: int = Field(1, ge=1, le=10_000, description="bins whose mean is a rate vector; as the session's `window`")
+    bin_ms: float | None = Field(None, gt=0, description="that a bin lasts; null: not known, and not checked")
     width: int = Field(64, ge=1, le=4096, description="of the layers, and features that the head sees")
     depth: int = Field(2, ge=1, le=8, description="convolutions")
     kernel: int = Field(5, ge=1, le=100, description="bins that a convolution covers")

@@ -182,7 +182,7 @@ def _names(settings: DecoderSettings, needs: Needs) -> tuple[str, ...]:
 def _decoders(session: SessionSettings, pipeline: Pipeline, history: RateHistory) -> Decoders:
     """Fresh decoders, each asked once before the first bin. Raises ModelError."""
     classes, targets, features = tuple(session.classes), tuple(session.targets), len(pipeline.features)
-    needs = Needs(classes, pipeline.channels, features, history.size, targets, session.window)
+    needs = Needs(classes, pipeline.channels, features, history.size, targets, session.window, pipeline.bin_s)
     bin_ms = 1000 * pipeline.bin_s
     running = {}
     for settings in session.decoders:

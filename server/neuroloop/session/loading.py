@@ -27,9 +27,15 @@ class LoadRequest:
     how: Loaded
 
 
+SAME_BIN = 0.01  # bins whose lengths differ by less, relative
+
+
 @dataclass(frozen=True)
 class Needs:
-    """What a decoder must fit to run in a session on its present stream. window: bins whose mean is a rate vector."""
+    """What a decoder must fit to run in a session on its present stream.
+
+    window: bins whose mean is a rate vector. bin_s: None where it is not known.
+    """
 
     classes: tuple[str, ...]
     channels: tuple[str, ...]
@@ -37,6 +43,7 @@ class Needs:
     history_bins: int
     targets: tuple[str, ...] = ()
     window: int = 1
+    bin_s: float | None = None
 
 
 def build(request: LoadRequest, needs: Needs, name: str) -> RunningDecoder:
@@ -97,3 +104,6 @@ def _check_window(said: str, about: decoder_files.About, needs: Needs) -> None:
             f"this lfr decoder was fitted to means of {window}; fit it with window {needs.window}, "
             f"or load it in a session with window {window}"
         )
+    bin_ms = about.settings.get("bin_ms")
+    if bin_ms is not None and needs.bin_s is not None and abs(bin_ms / 1000 - needs.bin_s) > SAME_BIN * needs.bin_s:
+        raise ModelError(f"{said}: expected bins of {1000 * needs.bin_s:g} ms, as the session's; got {bin_ms:g} ms")

@@ -16,14 +16,13 @@ from neuroloop.models.encoder_scores import EncoderScores
 from neuroloop.models.lnp import LNP
 from neuroloop.session.frame_history import Frames
 from neuroloop.session.latency import Latency
+from neuroloop.session.loading import SAME_BIN
 from neuroloop.session.running import Fault, ModelVersion, Role, faults_of
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 
 MOST_NAMED = 8  # in an error
-
-SAME_BIN = 0.01  # bins whose lengths differ by less, relative
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,15 +16,14 @@ from neuroloop.training.arrays import Arrays
 from neuroloop.training.fitted import Fitted, Tell
 from neuroloop.training.request import FitRequest
 from neuroloop.training.settings import encoder_settings
-from neuroloop.training.splits import holes, last_share, whole
+from neuroloop.training.splits import bin_ms, holes, last_share, whole
 
 
 def fit(request: FitRequest, arrays: Arrays, tell: Tell) -> Fitted:
     """Raises ModelError for settings that LNP does not have, and where there is nothing to learn from."""
     settings, training = encoder_settings(request)
     stimulus, counts, times = arrays["stimulus"], arrays["counts"], arrays.get("times")
-    if settings.bin_ms is None and times is not None and len(times) > 1:
-        settings = settings.model_copy(update={"bin_ms": round(1000 * float(np.median(np.diff(times))), 3)})
+    settings = settings.model_copy(update={"bin_ms": settings.bin_ms or bin_ms(times)})
     lead = max(settings.lags - 1, settings.history, settings.coupling)
     usable = arrays.get("usable", np.ones(len(stimulus), np.bool_))
     use = whole(holes(times, usable, len(stimulus)), lead) & usable

@@ -32,7 +32,7 @@ from neuroloop.training.fitted import Fitted, Tell
 from neuroloop.training.metrics import score
 from neuroloop.training.request import FitRequest
 from neuroloop.training.settings import lfr_settings
-from neuroloop.training.splits import Bins, Indices, hold_out, holes, moving_mean, trials_of, whole
+from neuroloop.training.splits import Bins, Indices, bin_ms, hold_out, holes, moving_mean, trials_of, whole
 
 F32 = NDArray[np.float32]
 
@@ -72,7 +72,8 @@ class Data:
 def fit(request: FitRequest, arrays: Arrays, tell: Tell) -> Fitted:
     """Raises ModelError for settings that the kind does not have, and where there is nothing to learn from."""
     settings, training = lfr_settings(request)
-    settings = settings.model_copy(update={"window": rate_window(request, settings, arrays)})
+    known = {"window": rate_window(request, settings, arrays), "bin_ms": settings.bin_ms or bin_ms(arrays.get("times"))}
+    settings = settings.model_copy(update=known)
     named = request.classes or [str(name) for name in arrays.get("classes", ())]
     classes, labels = class_labels(arrays["labels"], named)
     data = _data(request, arrays, labels, settings)

@@ -37,6 +37,13 @@ class Samples:
         return Samples(self.rates[chosen], self.labels[chosen], self.trials[chosen], self.bins[chosen])
 
 
+def bin_ms(times: NDArray[Any] | None) -> float | None:
+    """How long a bin lasts, to the microsecond; None where nothing says when they were. times: seconds, in order."""
+    if times is None or len(times) < 2:
+        return None
+    return round(1000 * float(np.median(np.diff(np.asarray(times, np.float64)))), 3)
+
+
 def holes(times: NDArray[Any] | None, usable: NDArray[Any] | None, bins: int) -> Bins:
     """Whether a bin does not follow the one before, (bins,).
 

@@ -73,6 +73,14 @@ def test_an_lfr_decoder_of_other_rate_vectors_is_refused_with_both_numbers(windo
         build(lfr_request(4), Needs(CLASSES, CHANNELS, 12, 8, window=window), "decoder")
 
 
+def test_an_lfr_decoder_of_bins_of_another_length_is_refused():
+    given = {"settings": {"bin_ms": 100.0}, "classes": list(CLASSES), "features": 12}
+    about = decoder_files.About(kind="lfr", **given)
+    check_fit("model", about, Needs(CLASSES, CHANNELS, 12, 8, bin_s=0.1))
+    with pytest.raises(ModelError, match="expected bins of 20 ms, as the session's; got 100 ms"):
+        check_fit("model", about, Needs(CLASSES, CHANNELS, 12, 8, bin_s=0.02))
+
+
 def test_an_lfr_decoder_whose_file_says_no_window_has_the_rates_of_single_bins():
     about = decoder_files.About(kind="lfr", classes=list(CLASSES), features=12)
     check_fit("model", about, Needs(CLASSES, CHANNELS, 12, 8, window=1))
