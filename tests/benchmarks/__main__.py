@@ -3,7 +3,7 @@
 import importlib
 import sys
 
-NAMES = ("numerics", "latency", "peers", "gpu", "swaps", "subscribers", "races", "accuracy", "position")
+NAMES = ("numerics", "latency", "peers", "gpu", "swaps", "subscribers", "races", "ray", "accuracy", "position")
 
 if __name__ == "__main__":
     if len(sys.argv) < 2 or sys.argv[1].startswith("-"):

@@ -15,7 +15,7 @@ import numpy as np
 import pylsl
 import pytest
 import zmq
-from tests.integration.ray_cluster import cluster_of_two
+from tests.integration.ray_cluster import cluster_of
 
 from neuroloop.config import parse_session
 
@@ -155,7 +155,7 @@ class RunningSession:
 @pytest.fixture(scope="session")
 def cluster():
     """A Ray cluster of two nodes; see `ray_cluster`."""
-    with cluster_of_two() as cluster:
+    with cluster_of(2) as cluster:
         yield cluster
 
 

@@ -48,10 +48,12 @@ def test_a_session_whose_node_is_killed_goes_on_elsewhere_and_seq_with_it(cluste
 
         push_until(50)
         first = http.get(path).json()
+        orphans = sessions_on_nodes()
         cluster.kill(first["node"])
         wait_until(lambda: http.get(path).json()["node"] not in (None, first["node"]), "another node")
         wait_until(lambda: http.get(path).json()["state"] == "running", "the session on another node")
         second = http.get(path).json()
+        assert [gone(pid) for pid in orphans] == [True]
         assert second["run"] == first["run"]
         push_until(bins(http, unique_name) + 50)
         last = http.get(f"{path}/predictions/latest").json()["seq"]
@@ -72,6 +74,7 @@ def test_sessions_end_with_their_server_also_one_that_is_killed(cluster, tmp_pat
     with serving(tmp_path, cluster) as (http, process):
         path = http.post("/v1/sessions", json=settings_of(unique_name)).headers["Location"]
         wait_until(lambda: http.get(path).json()["state"] == "running", "the session")
+        wait_until(lambda: len(sessions_on_nodes()) == 1, "its process alone")
         (pid,) = sessions_on_nodes()
         assert os.getpriority(os.PRIO_PROCESS, pid) <= 0  # whatever Ray gives its workers
         process.kill()
