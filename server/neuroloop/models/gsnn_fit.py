@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from neuroloop.errors import ModelError
@@ -34,6 +34,7 @@ from neuroloop.models.gsnn_parameters import start
 from neuroloop.models.gsnn_settings import ClusterGraph, GSNNFitSettings, GSNNSettings, NodeGraph
 from neuroloop.models.gsnn_state import GSNNWeights, standardised
 from neuroloop.models.gsnn_torch import GSNNModule
+from neuroloop.models.kept import Kept
 from neuroloop.models.online import mean_of_known
 from neuroloop.models.pathway import PathwayRegulariser
 from neuroloop.models.torch_threads import threads
@@ -63,11 +64,13 @@ def fit(
     settings: GSNNSettings,
     training: GSNNFitSettings,
     on_epoch: Callable[[int, float], None] | None = None,
+    kept: Kept = Kept(),  # noqa: B008 (immutable)
 ) -> GSNNFit:
     """Fit a decoder.
 
     rates: (samples, features); what is not finite counts as the feature's mean. labels: (samples,), from 0 on.
     held_back: (samples,), those to stop by. on_epoch: called after each epoch with its number, from 1, and its loss.
+    kept: what it goes on from, to the same end.
     Raises ModelError where fewer than two samples are left to learn from, or a pathway names no function.
     """
     learned = ~held_back
@@ -79,7 +82,7 @@ def fit(
     module = GSNNModule(graph, settings, start(settings, graph, training.seed))
     names, regulariser = _regulariser(graph, settings, training)
     with threads(training.threads):
-        loop = _Loop(module, regulariser, training)
+        loop = _Loop(module, regulariser, training, kept)
         curve = loop.run(inputs[learned], targets[learned], inputs[held_back], targets[held_back], on_epoch)
         sharpness = _sharpness(module, inputs[held_back], labels[held_back], classes)
     weights = GSNNWeights(
@@ -136,10 +139,12 @@ def _regulariser(
 class _Loop:
     """The training of one module, in place."""
 
-    def __init__(self, module: GSNNModule, regulariser: PathwayRegulariser | None, training: GSNNFitSettings) -> None:
-        self._module, self._regulariser, self._training = module, regulariser, training
-        parts = [module] if regulariser is None else [module, regulariser]
-        learned = [one for part in parts for one in part.parameters() if one.requires_grad]
+    def __init__(
+        self, module: GSNNModule, regulariser: PathwayRegulariser | None, training: GSNNFitSettings, kept: Kept
+    ) -> None:
+        self._module, self._regulariser, self._training, self._kept = module, regulariser, training, kept
+        self._parts = nn.ModuleList([module] if regulariser is None else [module, regulariser])
+        learned = [one for part in self._parts for one in part.parameters() if one.requires_grad]
         self._optimiser = torch.optim.AdamW(learned, lr=training.learning_rate, weight_decay=training.weight_decay)
         self._generator = torch.Generator().manual_seed(training.seed)
 
@@ -149,7 +154,12 @@ class _Loop:
         """The curve. Leaves the parameters of its least point, or of its last where nothing is held back."""
         curve: list[float] = []
         best, least, since = copy.deepcopy(self._module.state_dict()), math.inf, 0
-        for epoch in range(1, self._training.epochs + 1):
+        if (state := self._kept.load()) is not None:
+            self._go_on(state)
+            curve, best, least, since = state["curve"], state["best"], state["least"], state["since"]
+        for epoch in range(len(curve) + 1, self._training.epochs + 1):
+            if since >= self._training.patience:
+                break
             loss = self._epoch(x, y)
             if len(held_y):
                 with torch.no_grad():
@@ -157,16 +167,26 @@ class _Loop:
             curve.append(loss)
             if tell is not None:
                 tell(epoch, loss)
-            if not len(held_y):
-                continue
-            since += 1
-            if loss < least:
-                best, least, since = copy.deepcopy(self._module.state_dict()), loss, 0
-            if since >= self._training.patience:
-                break
+            if len(held_y):
+                since += 1
+                if loss < least:
+                    best, least, since = copy.deepcopy(self._module.state_dict()), loss, 0
+            self._kept.save(self._state() | {"curve": curve, "best": dict(best), "least": least, "since": since})
         if len(held_y):
             self._module.load_state_dict(best)
         return curve
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "parameters": dict(self._parts.state_dict()),
+            "optimiser": self._optimiser.state_dict(),
+            "generator": self._generator.get_state(),
+        }
+
+    def _go_on(self, state: dict[str, Any]) -> None:
+        self._parts.load_state_dict(state["parameters"])
+        self._optimiser.load_state_dict(state["optimiser"])
+        self._generator.set_state(state["generator"])
 
     def _epoch(self, x: Tensor, y: Tensor) -> float:
         """One pass in batches of even size, two samples or more each; the mean cross-entropy."""

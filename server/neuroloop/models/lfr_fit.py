@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from neuroloop.models.backbones_torch import Backbone
+from neuroloop.models.kept import Kept
 from neuroloop.models.lfr_projectors import make_predictors, make_projectors, seeded
 from neuroloop.models.lfr_regression import Lessons, Patience, cross_entropy, weighed
 from neuroloop.models.lfr_settings import LFRFitSettings
@@ -55,18 +57,31 @@ def device_of(settings: LFRFitSettings) -> torch.device:
 
 
 def pretrain(
-    backbone: Backbone, width: int, windows: Windows, ends: Indices, settings: LFRFitSettings, on_epoch: OnEpoch
+    backbone: Backbone,
+    width: int,
+    windows: Windows,
+    ends: Indices,
+    settings: LFRFitSettings,
+    on_epoch: OnEpoch,
+    kept: Kept = Kept(),  # noqa: B008 (immutable)
 ) -> list[int]:
     """Train the backbone, whose features are so many, in place; returns the numbers of the projectors it learned from.
 
-    ends: the windows to learn from. Raises ModelError where a projector does not fit the window.
+    ends: the windows to learn from. kept: what it goes on from, to the same end. Raises ModelError where a projector
+    does not fit the window.
     """
     model = _model(backbone, width, windows, settings)
     order = np.random.default_rng(settings.seed)
     sample = order.choice(ends, size=min(MOST_SAMPLES, len(ends)), replace=False)
     model.select_targets(windows.of(torch.from_numpy(np.sort(sample))), settings.targets)
     optimizer = _adamw(model.learned_parameters(), settings.learning_rate, settings)
-    for epoch in range(settings.pretrain_epochs):
+    first = 0
+    if (state := kept.load()) is not None:
+        first = _go_on(state, model, optimizer, order)
+        model.backbone_steps = state["backbone_steps"]
+    for epoch in range(first, settings.pretrain_epochs):
+        if epoch and model.has_done_its_steps:
+            break
         model.train()
         model.begin_epoch(epoch)
         seen = ends[epoch % min(settings.stride, len(ends)) :: settings.stride]
@@ -79,8 +94,7 @@ def pretrain(
             model.after_step()
             total, steps = total + loss.item(), steps + 1
         on_epoch(epoch + 1, total / steps)
-        if model.has_done_its_steps:
-            break
+        kept.save(_state(epoch + 1, model, optimizer, order) | {"backbone_steps": model.backbone_steps})
     backbone.requires_grad_(True).eval()
     return model.chosen
 
@@ -113,10 +127,11 @@ def tune(
     settings: LFRFitSettings,
     epochs: int,
     on_epoch: OnEpoch,
+    kept: Kept = Kept(),  # noqa: B008 (immutable)
 ) -> None:
     """Train the backbone in place under a linear head that is then dropped; it is left as it was in the best epoch.
 
-    held_back: what the best is told by; the training's own loss where there is none.
+    held_back: what the best is told by; the training's own loss where there is none. kept: what it goes on from.
     """
     with seeded(settings.seed + 1):
         head = nn.Linear(width, classes).to(windows.device)
@@ -124,8 +139,13 @@ def tune(
     optimizer = _adamw(list(whole.parameters()), settings.tune_learning_rate, settings)
     order = np.random.default_rng(settings.seed + 1)
     labels, weights = _tensor(lessons.labels, windows), _tensor(lessons.weights, windows)
-    stop, best = Patience(settings.patience), copy.deepcopy(backbone.state_dict())
-    for epoch in range(epochs):
+    stop, best, first = Patience(settings.patience), copy.deepcopy(backbone.state_dict()), 0
+    if (state := kept.load()) is not None:
+        first, best = _go_on(state, whole, optimizer, order), state["best"]
+        stop.since, stop.best = state["patience"]
+    for epoch in range(first, epochs):
+        if stop.is_over:
+            break
         whole.train()
         total, steps = 0.0, 0
         for batch in _batches(np.arange(len(lessons.ends)), settings.batch, order):
@@ -139,8 +159,9 @@ def tune(
         on_epoch(epoch + 1, value)
         if stop.is_better(value):
             best = copy.deepcopy(backbone.state_dict())
-        if stop.is_over:
-            break
+        kept.save(
+            _state(epoch + 1, whole, optimizer, order) | {"best": dict(best), "patience": (stop.since, stop.best)}
+        )
     backbone.load_state_dict(best)
     backbone.eval()
 
@@ -158,6 +179,28 @@ def _batches(items: Indices, size: int, order: np.random.Generator) -> Iterator[
     for batch in torch.split(shuffled, size):
         if len(batch) > 1 or len(shuffled) == 1:
             yield batch
+
+
+def _state(
+    epochs: int, model: nn.Module, optimizer: torch.optim.Optimizer, order: np.random.Generator
+) -> dict[str, Any]:
+    """After so many epochs."""
+    return {
+        "epochs": epochs,
+        "model": dict(model.state_dict()),
+        "optimizer": optimizer.state_dict(),
+        "order": order.bit_generator.state,
+    }
+
+
+def _go_on(
+    state: dict[str, Any], model: nn.Module, optimizer: torch.optim.Optimizer, order: np.random.Generator
+) -> int:
+    """From a state; returns how many epochs are behind it."""
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    order.bit_generator.state = state["order"]
+    return int(state["epochs"])
 
 
 def _adamw(parameters: list[nn.Parameter], rate: float, settings: LFRFitSettings) -> torch.optim.AdamW:

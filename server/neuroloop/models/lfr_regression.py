@@ -116,22 +116,22 @@ def fit_sharpness(logits: NDArray[np.float64], held_back: Lessons) -> float:
 
 
 class Patience:
-    """Ends a training after so many epochs without improvement."""
+    """Ends a training after so many epochs without improvement. since: how many there were. best: the least loss."""
 
     def __init__(self, epochs: int) -> None:
-        self._epochs, self._since, self._best = epochs, 0, float("inf")
+        self._epochs, self.since, self.best = epochs, 0, float("inf")
 
     def is_better(self, value: float) -> bool:
         """Note an epoch's loss; whether it is the least so far, by more than rounding."""
-        if value < self._best - 1e-5 * max(1.0, abs(value)):
-            self._best, self._since = value, 0
+        if value < self.best - 1e-5 * max(1.0, abs(value)):
+            self.best, self.since = value, 0
             return True
-        self._since += 1
+        self.since += 1
         return False
 
     @property
     def is_over(self) -> bool:
-        return self._since >= self._epochs
+        return self.since >= self._epochs
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from neuroloop.errors import ModelError
+from neuroloop.models.kept import Kept
 from neuroloop.models.lnp import LNP, as_frames
 from neuroloop.models.lnp_batch import hold
 from neuroloop.models.lnp_fit_settings import LNPFitSettings
@@ -61,6 +62,7 @@ def fit(
     locations: NDArray[Any] | None = None,
     use: Bins | None = None,
     on_epoch: Callable[[int, float], None] | None = None,
+    kept: Kept = Kept(),  # noqa: B008 (immutable)
 ) -> LNPFit:
     """Fit a bank of cells.
 
@@ -69,6 +71,7 @@ def fit(
     locations: (cells, 2), the pixel under the middle of each kernel; where the kernel is smaller than the frame, by
     default that of the largest spike-triggered average. use: (time,), which bins are learned from; all by default.
     on_epoch: called after each epoch with its number, from 1, and its point of the curve; what it raises ends the fit.
+    kept: what it goes on from, to the same end.
     The stimulus before a bin, and the spikes that history and coupling look back on, count whether used or not.
     Raises ModelError where shapes do not fit, there is nothing to learn from, or Lightning is not installed.
     """
@@ -92,7 +95,7 @@ def fit(
     pieces = [windows(*tensors, torch.from_numpy(learn).to(dtype), lead, bins)]
     pieces += [windows(*tensors, torch.from_numpy(held_out).to(dtype), lead, len(frames))]
     with threads(training.threads):
-        curve = train(model, pieces[0], pieces[1] if held_out.any() else None, training, on_epoch)
+        curve = train(model, pieces[0], pieces[1] if held_out.any() else None, training, on_epoch, kept)
     return LNPFit(LNP(names, frame, settings, **model.export().arrays()), curve)
 
 

@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from neuroloop.models.kept import Kept, State
 from neuroloop.models.lnp_torch import LNPModule, correlation, poisson_loss
 
 # One line per fit about devices that were not found, and an advertisement.
@@ -86,19 +87,52 @@ class Progress(Callback):
     def __init__(self, metric: str, restores: bool, tell: Callable[[int, float], None] | None) -> None:
         self.metric, self.restores, self.tell = metric, restores, tell
         self.curve: list[float] = []
-        self._best: dict[str, Tensor] = {}
+        self.best: dict[str, Tensor] = {}
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         value = float(trainer.callback_metrics[self.metric])
         if self.restores and value > max(self.curve, default=-math.inf):
-            self._best = {name: tensor.detach().clone() for name, tensor in pl_module.model.state_dict().items()}
+            self.best = {name: tensor.detach().clone() for name, tensor in pl_module.model.state_dict().items()}
         self.curve.append(value)
         if self.tell is not None:
             self.tell(len(self.curve), value)
 
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
-        if self._best:
-            pl_module.model.load_state_dict(self._best)
+        if self.best:
+            pl_module.model.load_state_dict(self.best)
+
+
+class Keeping(Callback):
+    """Hands over the state after an epoch when the next begins, for only then has every callback seen it."""
+
+    def __init__(
+        self, kept: Kept, state: State | None, progress: Progress, stop: EarlyStopping, generator: torch.Generator
+    ) -> None:
+        """state: what the fit goes on from."""
+        self._kept, self._progress, self._stop, self._generator = kept, progress, stop, generator
+        self._state = state
+        if state is not None:
+            progress.curve, progress.best = state["curve"], state["best"]
+            stop.load_state_dict(state["stop"])
+            # Now: Lightning begins to iterate over the first epoch before it says that it starts.
+            generator.set_state(state["generator"])
+
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        if self._state is not None:
+            pl_module.model.load_state_dict(self._state["model"])
+            trainer.optimizers[0].load_state_dict(self._state["optimizer"])
+            self._state = None
+        elif self._progress.curve:
+            self._kept.save(
+                {
+                    "model": dict(pl_module.model.state_dict()),
+                    "optimizer": trainer.optimizers[0].state_dict(),
+                    "generator": self._generator.get_state(),
+                    "stop": self._stop.state_dict(),
+                    "curve": self._progress.curve,
+                    "best": self._progress.best,
+                }
+            )
 
 
 def train(
@@ -107,8 +141,12 @@ def train(
     validation: Windows | None,
     settings: Any,
     tell: Callable[[int, float], None] | None = None,
+    kept: Kept = Kept(),  # noqa: B008 (immutable)
 ) -> list[float]:
-    """Fit the module in place. Returns the held-out correlation of each epoch; the loss where nothing is held out."""
+    """Fit the module in place, from what is kept on.
+
+    Returns the held-out correlation of each epoch; the loss where nothing is held out.
+    """
     monitor = "loss" if validation is None else "correlation"
     progress = Progress(monitor, restores=validation is not None, tell=tell)
     stop = EarlyStopping(
@@ -120,15 +158,17 @@ def train(
         check_finite=False,
     )
     generator = torch.Generator().manual_seed(settings.seed)
+    state = kept.load()
+    keeping = Keeping(kept, state, progress, stop, generator)
     learned_from = DataLoader(training, shuffle=len(training) > 1, generator=generator)
     held_out = None if validation is None else DataLoader(validation)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # advice on workers and log intervals
         trainer = lightning.Trainer(
-            max_epochs=settings.epochs,
+            max_epochs=settings.epochs - len(progress.curve),
             accelerator="gpu" if settings.device == "cuda" else settings.device,
             devices=1,
-            callbacks=[progress, stop],
+            callbacks=[progress, stop, keeping],
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from tests.unit.models.interruptions import interrupted
 
 from neuroloop.errors import ModelError
 from neuroloop.models.gsnn import GSNN
@@ -143,3 +144,26 @@ def test_features_that_are_constant_or_never_known_are_left_as_they_are():
     mean, scale = standard(np.array([[1.0, np.nan, 2.0], [1.0, np.nan, np.nan], [1.0, np.inf, 4.0]]))
     assert mean.tolist() == [1.0, 0.0, 3.0]
     assert scale.tolist() == [1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("after", [1, 5, 12])
+def test_a_fit_that_was_interrupted_goes_on_to_the_same_end(trials, after):
+    def once(kept=None):
+        more = {} if kept is None else {"kept": kept}
+        chosen = GSNNFitSettings(epochs=12, lambda_sim=0.1, learn_phi=True)
+        return fit(*trials, 3, make_graph(CLUSTERED.graph, 8, CLASSES), CLUSTERED, chosen, **more)
+
+    expected, resumed = once(), interrupted(once, after)
+    assert resumed.curve == expected.curve
+    for name, array in expected.weights.arrays().items():
+        np.testing.assert_array_equal(resumed.weights.arrays()[name], array, err_msg=name)
+
+
+def test_a_fit_that_was_interrupted_when_it_had_stopped_by_itself_learns_no_more(trials):
+    expected = run(trials, epochs=300, patience=3, learning_rate=0.05)
+
+    def once(kept):
+        settings, training = GSNNSettings(), GSNNFitSettings(epochs=300, patience=3, learning_rate=0.05)
+        return fit(*trials, 3, make_graph(settings.graph, 8, CLASSES), settings, training, kept=kept)
+
+    assert interrupted(once, len(expected.curve)).curve == expected.curve

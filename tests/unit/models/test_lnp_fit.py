@@ -2,6 +2,7 @@ import sys
 
 import numpy as np
 import pytest
+from tests.unit.models.interruptions import interrupted
 
 from neuroloop.errors import ModelError
 from neuroloop.models.lnp import LNP
@@ -213,3 +214,19 @@ def test_held_out_spikes_of_a_grasshoppers_receptor_are_predicted_as_well_as_is_
         bank = fit(level, counts, settings, use=use).model
         bits.append(score(bank, level, counts, held_out).bits_per_spike[0])
     assert np.mean(bits) >= least
+
+
+@pytest.mark.parametrize("how", [{}, {"optimizer": "adamw", "batch_bins": 300}, {"validation": 0.0}])
+@pytest.mark.parametrize("after", [1, 2])
+def test_a_fit_that_was_interrupted_goes_on_to_the_same_end(movie, how, after):
+    stimulus, counts, truth = movie
+    training = LNPFitSettings(epochs=6, **how)
+
+    def once(kept):
+        return fit(stimulus[:1500], counts[:1500], truth.settings, training, kept=kept)
+
+    expected, resumed = fit(stimulus[:1500], counts[:1500], truth.settings, training), interrupted(once, after)
+    assert len(expected.curve) > after
+    assert resumed.curve == expected.curve
+    for name, array in expected.model.parameters.arrays().items():
+        assert np.array_equal(array, resumed.model.parameters.arrays()[name]), name
