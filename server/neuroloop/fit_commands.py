@@ -66,6 +66,13 @@ def show(fit: Fit, server: Server = LOCAL, token: Token = None) -> None:
 
 
 @app.command()
+def resume(fit: Fit, server: Server = LOCAL, token: Token = None) -> None:
+    """Have a fit go on that the end of the server or of its process interrupted."""
+    with client_of(server, token) as client:
+        typer.echo(client.resume_fit(fit)["state"])
+
+
+@app.command()
 def cancel(fit: Fit, server: Server = LOCAL, token: Token = None) -> None:
     """End a fit that waits or runs."""
     with client_of(server, token) as client:

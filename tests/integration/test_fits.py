@@ -215,6 +215,41 @@ def test_fits_are_interrupted_when_the_server_is_killed_and_their_process_ends(t
         assert ended(http, waiting)["state"] == "done"
 
 
+def test_a_fit_goes_on_from_its_checkpoint_after_the_server_was_killed(tmp_path):
+    generator = np.random.default_rng(3)
+    labels = np.concatenate([[trial % 2] * 10 + [-1] * 4 for trial in range(300)])
+    data = {"rates": generator.poisson(5.0, (len(labels), 16)).astype(np.float32), "labels": labels}
+    training = {"pretrain_epochs": 8, "stride": 1, "head_epochs": 5, "targets": 4}
+    asked = {"name": "windows", "kind": "lfr", "settings": {"bins": 10, "depth": 1, "training": training}}
+    with serving(tmp_path) as (http, process):
+        path = ask(http, asked, data)
+        job = running(http, path)
+        folder = tmp_path / "data" / "fits" / job["id"]
+        wait_until((folder / "checkpoint.safetensors").exists, "a checkpoint")
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    wait_until(lambda: is_gone(job["pid"]), "the end of the fit process")
+    assert not (folder / "result.json").exists()
+    with serving(tmp_path) as (http, _):
+        assert http.get(path).json()["state"] == "interrupted"
+        answer = http.post(f"{path}/resume")
+        assert (answer.status_code, answer.headers["Location"]) == (202, path), answer.text
+        assert answer.json()["state"] == "queued"
+        again = http.post(f"{path}/resume")
+        assert (again.status_code, "only one that was interrupted" in again.json()["detail"]) == (409, True)
+        done = ended(http, path)
+        assert (done["state"], done["id"], done["request"]) == ("done", job["id"], job["request"])
+        (begun,) = done["resumed"]
+        assert 0 < begun < 1
+        version = http.get(f"/v1/models/windows/versions/{done['version']}").json()
+        assert version["metadata"]["training"]["resumed"] == done["resumed"]
+        once = ended(http, ask(http, asked, data))
+        assert (done["curve"], done["metrics"]) == (once["curve"], once["metrics"])
+        digests = [http.get(f"/v1/models/windows/versions/{number}").json()["digest"] for number in (1, 2)]
+        assert (once["version"], digests[0]) == (2, digests[1])
+    assert not (folder / "checkpoint.safetensors").exists()
+
+
 @pytest.fixture
 def trials(server, open_source, unique_name):
     """A session on spike counts, and a function that gives it 20 labelled trials of 0.2 s; its name is the stream's."""

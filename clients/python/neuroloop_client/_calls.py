@@ -162,3 +162,7 @@ class Calls(ModelCalls[MapT, ListT, FileT, NoneT]):
     def cancel_fit(self, fit: str) -> MapT:
         """Cancel a fit job that waits or runs."""
         return self._map(Call("DELETE", f"/v1/fits/{quote(fit, safe='')}"))
+
+    def resume_fit(self, fit: str) -> MapT:
+        """Have a fit job go on that was interrupted, or whose process died; it keeps its id."""
+        return self._map(Call("POST", f"/v1/fits/{quote(fit, safe='')}/resume"))

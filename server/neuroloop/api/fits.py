@@ -1,4 +1,4 @@
-"""Fit jobs: ask for one, follow it, cancel it."""
+"""Fit jobs: ask for one, follow it, cancel it, resume it."""
 
 from __future__ import annotations
 
@@ -103,6 +103,13 @@ async def get_fit(jobs: Jobs, fit: str) -> JsonResponse:
 async def cancel_fit(jobs: Jobs, fit: str) -> JsonResponse:
     """Cancel a fit job that waits or runs; answers when its process has ended."""
     return JsonResponse(describe(await jobs.cancel(fit)))
+
+
+@router.post("/{fit}/resume", status_code=202)
+async def resume_fit(jobs: Jobs, fit: str) -> JsonResponse:
+    """Have a fit job go on that was interrupted, or whose process died: from its checkpoint if it has one."""
+    job = await jobs.resume(fit)
+    return JsonResponse(describe(job), 202, {"Location": f"/v1/fits/{job.id}"})
 
 
 def describe(job: Job) -> dict[str, Any]:

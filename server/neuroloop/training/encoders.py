@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from neuroloop.models.kept import Stages, nowhere
 from neuroloop.models.lnp_fit import fit as fit_bank
 from neuroloop.models.lnp_fit import score
 from neuroloop.training.arrays import Arrays
@@ -19,7 +20,7 @@ from neuroloop.training.settings import encoder_settings
 from neuroloop.training.splits import bin_ms, holes, last_share, whole
 
 
-def fit(request: FitRequest, arrays: Arrays, tell: Tell) -> Fitted:
+def fit(request: FitRequest, arrays: Arrays, tell: Tell, stages: Stages = nowhere) -> Fitted:
     """Raises ModelError for settings that LNP does not have, and where there is nothing to learn from."""
     settings, training = encoder_settings(request)
     stimulus, counts, times = arrays["stimulus"], arrays["counts"], arrays.get("times")
@@ -41,6 +42,7 @@ def fit(request: FitRequest, arrays: Arrays, tell: Tell) -> Fitted:
         locations=arrays.get("locations"),
         use=use & ~held_out,
         on_epoch=on_epoch,
+        kept=stages("bank"),
     )
     bank = fitted.model
     metrics = {} if request.held_out == 0 else _measure(score(bank, stimulus, counts, use & held_out))

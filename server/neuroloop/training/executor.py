@@ -25,6 +25,14 @@ OnStart = Callable[[int, str | None], None]
 OnMessage = Callable[[Message], None]
 
 
+class Died(ModelError):
+    """The process of a fit was ended by a signal."""
+
+
+class NodeLost(Unavailable):
+    """So was the machine that it ran on."""
+
+
 class Executor(Protocol):
     """Carries out the fit of a job's folder, wherever."""
 
@@ -32,8 +40,8 @@ class Executor(Protocol):
         """To its end: then weights and result lie in the folder.
 
         on_start: called again where the fit begins anew. Raises ModelError with what the fit says is wrong, or with
-        the end of its standard error where it broke; Unavailable where it cannot be carried out. Cancelled, it returns
-        when the fit's process has ended.
+        the end of its standard error where it broke, Died where it was ended, NodeLost where its machine was;
+        Unavailable where it cannot be carried out. Cancelled, it returns when the fit's process has ended.
         """
         ...
 
@@ -71,7 +79,8 @@ class LocalExecutor:
             raise ModelError(failed)
         if code != 0:
             last = "\n".join(tail.decode(errors="replace").splitlines()[-STDERR_LINES:])
-            raise ModelError(f"fit: its process ended with exit code {code}" + (f":\n{last}" if last else ""))
+            text = f"fit: its process ended with exit code {code}" + (f":\n{last}" if last else "")
+            raise ModelError(text) if code > 0 else Died(text)
 
 
 async def _hear(stdout: asyncio.StreamReader, on_message: OnMessage) -> str | None:

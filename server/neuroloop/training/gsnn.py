@@ -15,6 +15,7 @@ from neuroloop.models import decoder_files
 from neuroloop.models.gsnn import GSNN
 from neuroloop.models.gsnn_fit import fit as fit_network
 from neuroloop.models.gsnn_graph import make_graph
+from neuroloop.models.kept import Stages, nowhere
 from neuroloop.training.arrays import Arrays
 from neuroloop.training.decoders import class_labels, labelled_samples, measure
 from neuroloop.training.fitted import Fitted, Tell
@@ -25,7 +26,7 @@ from neuroloop.training.splits import hold_out
 log = logging.getLogger(__name__)
 
 
-def fit(request: FitRequest, arrays: Arrays, tell: Tell) -> Fitted:
+def fit(request: FitRequest, arrays: Arrays, tell: Tell, stages: Stages = nowhere) -> Fitted:
     """Raises ModelError where the arrays hold fewer than two classes, or the settings or the graph do not fit them."""
     settings, training = gsnn_settings(request)
     named = request.classes or [str(name) for name in arrays.get("classes", ())]
@@ -48,6 +49,7 @@ def fit(request: FitRequest, arrays: Arrays, tell: Tell) -> Fitted:
         settings,
         training,
         lambda epoch, loss: tell(epoch / training.epochs, loss),
+        stages("network"),
     )
     if fitted.left_out:
         log.warning("pathways of fewer than two functions have nothing to compare with: %s", ", ".join(fitted.left_out))

@@ -4,6 +4,8 @@
        |         +-----> failed, cancelled, interrupted
        +---------------> failed, cancelled, interrupted
 
+A job that was interrupted, or whose process died, keeps its data and can be queued again: it is resumed.
+
 `job.json` is replaced atomically, so that it is whole whenever the server dies. Servers may share a folder of jobs: the
 one that works on a job holds a lock on the file `owner` in its folder, which the system lets go of when it dies.
 """
@@ -24,6 +26,7 @@ from neuroloop.training.request import Activation, FitRequest
 State = Literal["queued", "running", "done", "failed", "cancelled", "interrupted"]
 
 FILE, OWNER, INPUT, RESULT, WEIGHTS = "job.json", "owner", "input.npz", "result.json", "weights.safetensors"
+CHECKPOINT = "checkpoint.safetensors"
 RECORDING = "recording"  # a link to it, with its suffix
 NEXT: dict[State, tuple[State, ...]] = {
     "queued": ("running", "failed", "cancelled", "interrupted"),
@@ -50,7 +53,9 @@ class Job(BaseModel):
     """curve: (progress, loss) of each report that had a loss. version: of the model, when it is registered.
 
     has_data: whether the data lie in the folder. activate, session: who is to use the result, as what; activation: what
-    became of that. detail: why there is no result. pid, node: of its process; no node is this machine.
+    became of that. detail: why there is no result. pid, node: of its process; no node is this machine. died: whether
+    its process did, which says nothing against the request. resumed: for each time, the progress that it went on from;
+    0 where it began anew.
     """
 
     model_config = ConfigDict(extra="forbid", validate_assignment=True)
@@ -74,6 +79,8 @@ class Job(BaseModel):
     version: int | None = None
     activation: str | None = None
     detail: str | None = None
+    died: bool = False
+    resumed: list[float] = Field(default_factory=list)
 
     @property
     def ended_already(self) -> bool:
@@ -90,6 +97,27 @@ class Job(BaseModel):
         self.ended, self.pid = now(), None
         if state == "done":
             self.progress = 1.0
+
+    @property
+    def is_resumable(self) -> bool:
+        return self.has_data and (self.state == "interrupted" or (self.state == "failed" and self.died))
+
+    def wait_again(self) -> None:
+        """Be resumed: go back to the queue. Raises Conflict that says why not."""
+        if self.state not in ("interrupted", "failed"):
+            raise Conflict(f"fit {self.id!r} is {self.state}; only one that was interrupted can be resumed")
+        if self.state == "failed" and not self.died:
+            raise Conflict(f"fit {self.id!r} failed, and would again: {self.detail}; change it, and ask for it anew")
+        if not self.has_data:
+            raise Conflict(f"fit {self.id!r} has no data any more, or had none yet; ask for it anew")
+        self.state, self.detail, self.died = "queued", None, False
+        self.started = self.ended = None
+        self.resumed.append(0.0)
+
+    def go_on(self, progress: float) -> None:
+        """Its process has found a checkpoint."""
+        if self.resumed:
+            self.resumed[-1] = progress
 
     def begin(self, pid: int, node: str | None) -> None:
         """Its process has started, perhaps anew on another node."""

@@ -1,7 +1,8 @@
 """The fit jobs of a server: at most so many run, the others wait in the order in which they came.
 
 A job is a folder; see `job`. One asyncio task takes it from its data to its registered version; cancelling the task
-is how a job is cancelled. Ended jobs lose their input, and the oldest of them their folder when there are too many.
+is how a job is cancelled. Ended jobs lose their input unless they can be resumed, and the oldest of them
+their folder when there are too many.
 """
 
 from __future__ import annotations
@@ -20,15 +21,16 @@ from typing import Any
 import structlog
 
 from neuroloop.errors import Conflict, NeuroloopError, NotFound, Unavailable
-from neuroloop.training.executor import Executor, LocalExecutor
-from neuroloop.training.job import INPUT, RECORDING, RESULT, WEIGHTS, Job, State, load, now, own
-from neuroloop.training.messages import Message, Progress
+from neuroloop.training.executor import Died, Executor, LocalExecutor, NodeLost
+from neuroloop.training.job import CHECKPOINT, INPUT, RECORDING, RESULT, WEIGHTS, Job, State, load, now, own
+from neuroloop.training.messages import Message, Progress, Resumed
 from neuroloop.training.request import Activation, FitRequest
 
 log = structlog.get_logger(__name__)
 
 KEPT = 200  # ended jobs that can still be asked about
-INTERRUPTED = "the server ended while the fit was under way; ask for it again"
+INTERRUPTED = "the server ended while the fit was under way; resume it"
+EARLY = "the server ended before the fit had its data; ask for it again"
 
 # Makes a version of a model out of weights and what is known of them; returns its number. Called in a thread.
 Register = Callable[[str, bytes, dict[str, Any]], int]
@@ -80,7 +82,7 @@ class FitJobs:
             if job.state == "queued" and job.has_data:
                 self._begin(job, None)
             elif not job.ended_already:
-                job.turn("interrupted", INTERRUPTED)
+                job.turn("interrupted", INTERRUPTED if job.has_data else EARLY)
                 await self._save(job)
                 self._release(job)
 
@@ -143,6 +145,27 @@ class FitJobs:
         await self._stop(identifier)
         return self[identifier]
 
+    async def resume(self, identifier: str) -> Job:
+        """Have a job that was interrupted, or whose process died, wait again; it goes on from its checkpoint.
+
+        Raises Conflict that says why not, Unavailable where the folder can't be written.
+        """
+        self[identifier].model_copy(deep=True).wait_again()  # which says at once whether it can
+        if identifier in self._tasks:
+            await asyncio.wait([self._tasks[identifier]])  # it has ended, and tidies up
+        self._check_room()
+        folder = self._path(self[identifier])
+        job = await asyncio.to_thread(self._retake, folder)
+        try:
+            job.wait_again()
+            await self._save(job)
+        except BaseException:
+            self._release(job)
+            raise
+        self._jobs[job.id] = job
+        self._begin(job, None)
+        return job
+
     async def close(self) -> None:
         """End what runs, as interrupted; what waits goes on when the server is back."""
         await asyncio.gather(*(self._stop(identifier) for identifier in list(self._tasks)))
@@ -171,11 +194,13 @@ class FitJobs:
         state, detail = await self._outcome(job, gather)
         self._finishing.add(job.id)
         if state != "queued":
-            settled = job.model_copy(update={"has_data": False})
+            settled = job.model_copy()
             settled.turn(state, detail)
+            settled.has_data = settled.is_resumable
             with suppress(Unavailable):  # a full disk: known to this server, interrupted to the next
                 await self._save(settled)  # before anybody is told: what is said to be done is done after a crash, too
-            await asyncio.to_thread(_drop_data, self._path(job))
+            if not settled.has_data:
+                await asyncio.to_thread(_drop_data, self._path(job))
             self._jobs[job.id] = settled
         self._release(job)
         await self._forget_oldest()
@@ -194,13 +219,14 @@ class FitJobs:
                 await self._fit(job)
             return "done", None
         except NeuroloopError as error:
+            job.died = isinstance(error, Died | NodeLost)
             return "failed", str(error)
         except asyncio.CancelledError:
             if job.id in self._cancelled:
                 return "cancelled", None
             if job.state == "queued" and job.has_data:
                 return "queued", None
-            return "interrupted", INTERRUPTED
+            return "interrupted", INTERRUPTED if job.has_data else EARLY
         except Exception:
             log.exception("fit_broke", fit=job.id)
             return "failed", "a fault of the server; its log has more"
@@ -212,6 +238,9 @@ class FitJobs:
         def heard(message: Message) -> None:
             if isinstance(message, Progress):
                 job.advance(message.progress, message.loss)
+            elif isinstance(message, Resumed):
+                job.go_on(message.progress)
+                self._disk.submit(job.model_copy(deep=True).save, folder)  # the next server is to know, too
 
         await self._save(job)
         await self._executor.run(folder, job.begin, heard)
@@ -227,7 +256,7 @@ class FitJobs:
     def _document(self, job: Job) -> dict[str, Any]:
         """What the registry is told beside the weights."""
         assert job.result is not None
-        training = job.result["training"] | {"fit": job.id, "finished": now().isoformat()}
+        training = job.result["training"] | {"fit": job.id, "finished": now().isoformat(), "resumed": job.resumed}
         return job.result | {"training": training, "by": job.by}
 
     async def _use(self, job: Job) -> str:
@@ -254,6 +283,20 @@ class FitJobs:
         held = own(self._path(job))
         assert held is not None
         self._owned[job.id] = held
+
+    def _retake(self, folder: Path) -> Job:
+        """An ended job, as it lies on disk, for this server again. Raises Conflict where that cannot be."""
+        try:
+            held = own(folder)
+        except OSError as error:
+            raise _unwritable(self._folder, error) from error
+        job = load(folder)
+        if held is None or job is None:
+            if held is not None:
+                os.close(held)
+            raise Conflict(f"fit {folder.name!r} is resumed just now, perhaps by another server")
+        self._owned[job.id] = held
+        return job
 
     def _release(self, job: Job) -> None:
         held = self._owned.pop(job.id, None)
@@ -289,7 +332,7 @@ def _unwritable(folder: Path, error: OSError) -> Unavailable:
 
 
 def _drop_data(folder: Path) -> None:
-    for path in (folder / INPUT, *folder.glob(f"{RECORDING}*")):
+    for path in (folder / INPUT, *folder.glob(f"{RECORDING}*"), *folder.glob(f"{CHECKPOINT}*")):
         path.unlink(missing_ok=True)
 
 

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from neuroloop.errors import ModelError
 from neuroloop.models import decoder_files, lfr_fit
 from neuroloop.models.backbones_torch import make_backbone
+from neuroloop.models.kept import Stages, nowhere
 from neuroloop.models.lfr import LFR
 from neuroloop.models.lfr_regression import Lessons, fit_linear
 from neuroloop.models.lfr_settings import LFRFitSettings, LFRSettings
@@ -69,7 +70,7 @@ class Data:
         return np.arange(len(self.labels)) < self.first_held_out
 
 
-def fit(request: FitRequest, arrays: Arrays, tell: Tell) -> Fitted:
+def fit(request: FitRequest, arrays: Arrays, tell: Tell, stages: Stages = nowhere) -> Fitted:
     """Raises ModelError for settings that the kind does not have, and where there is nothing to learn from."""
     settings, training = lfr_settings(request)
     known = {"window": rate_window(request, settings, arrays), "bin_ms": settings.bin_ms or bin_ms(arrays.get("times"))}
@@ -87,7 +88,7 @@ def fit(request: FitRequest, arrays: Arrays, tell: Tell) -> Fitted:
         )
     decoder = LFR(classes, data.rates.shape[1], settings)
     pretraining = np.flatnonzero(data.is_whole & data.is_training)
-    targets = _fit(decoder, data, pretraining, taught, training, tell)
+    targets = _fit(decoder, data, pretraining, taught, training, tell, stages)
     tests = np.flatnonzero(data.ends_of_parts & ~data.is_training)
     metrics = measure(decoder, data, tests) if len(tests) else {}
     tell(1.0, metrics.get("log_loss"))
@@ -137,7 +138,15 @@ def _data(request: FitRequest, arrays: Arrays, labels: Indices, settings: LFRSet
     return Data(rates, labels, trials, usable, breaks, is_whole, first)
 
 
-def _fit(decoder: LFR, data: Data, pretraining: Indices, taught: Indices, training: LFRFitSettings, tell: Tell) -> int:
+def _fit(
+    decoder: LFR,
+    data: Data,
+    pretraining: Indices,
+    taught: Indices,
+    training: LFRFitSettings,
+    tell: Tell,
+    stages: Stages,
+) -> int:
     """Fit the decoder in place; returns how many targets the backbone learned from."""
     settings, width, classes = decoder.settings, decoder.settings.width, len(decoder.classes)
     epochs = training.tune_epochs
@@ -152,9 +161,11 @@ def _fit(decoder: LFR, data: Data, pretraining: Indices, taught: Indices, traini
         windows = lfr_fit.Windows(standardised, settings.bins, lfr_fit.device_of(training))
         backbone = make_backbone(settings, decoder.features, training.seed).to(windows.device)
         if training.pretrain_epochs:
-            chosen = lfr_fit.pretrain(backbone, width, windows, pretraining, training, told[0])
+            kept = stages("pretraining")
+            chosen = lfr_fit.pretrain(backbone, width, windows, pretraining, training, told[0], kept)
         if epochs:
-            lfr_fit.tune(backbone, width, classes, windows, lessons, held_back, training, epochs, told[1])
+            kept = stages("tuning")
+            lfr_fit.tune(backbone, width, classes, windows, lessons, held_back, training, epochs, told[1], kept)
         decoder.set_backbone(backbone.export(), mean, std, chosen)
         if settings.head == "linear":
             features = lfr_fit.features_of(backbone, windows, lessons.ends)

@@ -17,6 +17,15 @@ class Progress(BaseModel):
     loss: float | None = None
 
 
+class Resumed(BaseModel):
+    """It goes on from a checkpoint, at this progress. What was told until then is told again."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    type: Literal["resumed"] = "resumed"
+    progress: float = Field(ge=0, le=1)
+
+
 class Failed(BaseModel):
     """Why there will be no result: something that whoever asked can put right."""
 
@@ -26,7 +35,7 @@ class Failed(BaseModel):
     detail: str
 
 
-Message = Progress | Failed
+Message = Progress | Resumed | Failed
 _MESSAGE: TypeAdapter[Message] = TypeAdapter(Message)
 
 

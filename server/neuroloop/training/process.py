@@ -21,8 +21,10 @@ from neuroloop import __version__
 from neuroloop.errors import ModelError, NeuroloopError
 from neuroloop.models.continuous_settings import CONTINUOUS
 from neuroloop.models.fitted_settings import FITTED
+from neuroloop.models.kept import Stages, nowhere
 from neuroloop.training import arrays, messages
 from neuroloop.training.arrays import Arrays
+from neuroloop.training.checkpoints import Checkpoint, digest_of
 from neuroloop.training.fitted import Fitted, Tell
 from neuroloop.training.job import FILE, INPUT, RECORDING, RESULT, WEIGHTS, load, part_name, write_whole
 from neuroloop.training.request import FitRequest
@@ -59,7 +61,12 @@ def main(folder: Path, only: int | None = None) -> int:
             fitted, data = covariances.fit(job.request, folder, tell)
         else:
             data = read(job.request, folder)
-            fitted = fit(job.request, data, tell)
+            checkpoint = Checkpoint(folder, digest_of(job.request, digest(data)))
+            if checkpoint.read():
+                say(messages.Resumed(progress=max((progress for progress, _ in checkpoint.told), default=0.0)))
+                for progress, loss in checkpoint.told:
+                    tell(progress, loss)
+            fitted = fit(job.request, data, checkpoint.noting(tell), checkpoint.stage)
         write_whole(folder / WEIGHTS, fitted.weights)
         write_whole(folder / RESULT, json.dumps(result(job.request, data, fitted), allow_nan=False).encode())
     except NeuroloopError as error:
@@ -77,17 +84,26 @@ def read(request: FitRequest, folder: Path) -> Arrays:
     return recordings.read(next(folder.glob(f"{RECORDING}.*")), request)
 
 
-def fit(request: FitRequest, data: Arrays, tell: Tell) -> Fitted:
-    """The fit of the request's kind; each imports what it needs, some of it heavy."""
+def fit(request: FitRequest, data: Arrays, tell: Tell, stages: Stages = nowhere) -> Fitted:
+    """The fit of the request's kind; each imports what it needs, some of it heavy.
+
+    stages: where those that train in epochs keep their states. The others are through soon, and begin anew.
+    """
     arrays.check(request.kind, {name: arrays.Header(array.shape, array.dtype) for name, array in data.items()})
     if request.kind == "lrr":
         from neuroloop.training import rereference as kind
     elif request.kind == "lnp":
-        from neuroloop.training import encoders as kind  # type: ignore[no-redef]
+        from neuroloop.training import encoders
+
+        return encoders.fit(request, data, tell, stages)
     elif request.kind == "gsnn":
-        from neuroloop.training import gsnn as kind  # type: ignore[no-redef]
+        from neuroloop.training import gsnn
+
+        return gsnn.fit(request, data, tell, stages)
     elif request.kind == "lfr":
-        from neuroloop.training import lfr as kind  # type: ignore[no-redef]
+        from neuroloop.training import lfr
+
+        return lfr.fit(request, data, tell, stages)
     elif request.kind in CONTINUOUS:
         from neuroloop.training import continuous as kind  # type: ignore[no-redef]
     elif request.kind in FITTED:

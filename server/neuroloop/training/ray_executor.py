@@ -18,9 +18,8 @@ import structlog
 from ray import exceptions
 
 from neuroloop.config import RayFitSettings
-from neuroloop.errors import Unavailable
 from neuroloop.training import ray_fit
-from neuroloop.training.executor import GRACE_S, OnMessage, OnStart
+from neuroloop.training.executor import GRACE_S, NodeLost, OnMessage, OnStart
 from neuroloop.training.job import FILE, INPUT, RECORDING, RESULT, WEIGHTS, part_name, write_whole
 from neuroloop.training.messages import Progress
 from neuroloop.training.ray_fit import Ended, Placed
@@ -49,7 +48,7 @@ class RayExecutor:
         self._program = program
 
     async def run(self, folder: Path, on_start: OnStart, on_message: OnMessage) -> None:
-        """As `Executor.run`. Raises Unavailable that names the node where it was lost once too often."""
+        """As `Executor.run`. Raises NodeLost that names the node where it was lost once too often."""
         given = [folder / FILE, folder / INPUT, *folder.glob(f"{RECORDING}.*")]
         files = {path.name: await asyncio.to_thread(_put, path) for path in given if path.exists()}
         files |= await self._measure(folder, files, on_start, on_message)
@@ -110,7 +109,7 @@ class RayExecutor:
             except Lost as lost:
                 log.warning("fit_lost_its_node", fit=name, detail=str(lost), retries_left=left)
                 if not left:
-                    raise Unavailable(f"fit: {lost}; ray.fit.max_retries: {self._settings.max_retries}") from lost
+                    raise NodeLost(f"fit: {lost}; ray.fit.max_retries: {self._settings.max_retries}") from lost
                 left -= 1
 
     async def _run_once(

@@ -32,6 +32,7 @@ NEEDS = {
     "POST /v1/fits": "operator",
     "GET /v1/fits/{fit}": "viewer",
     "DELETE /v1/fits/{fit}": "operator",
+    "POST /v1/fits/{fit}/resume": "operator",
     "GET /v1/models": "viewer",
     "POST /v1/models": "operator",
     "GET /v1/models/{model}": "viewer",

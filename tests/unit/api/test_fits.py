@@ -73,8 +73,8 @@ def test_a_body_without_arrays_is_refused(http: httpx.Client) -> None:
 
 
 def test_a_fit_that_nobody_asked_for_is_not_found(http: httpx.Client) -> None:
-    for method in ("GET", "DELETE"):
-        answer = http.request(method, "/v1/fits/nothing")
+    for method, path in (("GET", ""), ("DELETE", ""), ("POST", "/resume")):
+        answer = http.request(method, f"/v1/fits/nothing{path}")
         assert (answer.status_code, "no fit 'nothing'" in answer.json()["detail"]) == (404, True)
 
 

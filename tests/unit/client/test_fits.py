@@ -34,6 +34,9 @@ def test_a_fit_is_started_followed_and_found_again(client: Client, trials: bytes
     with pytest.raises(NeuroloopClientError, match="is done already") as refusal:
         client.cancel_fit(job["id"])
     assert refusal.value.status == 409
+    with pytest.raises(NeuroloopClientError, match="is done; only one that was interrupted can be resumed") as refusal:
+        client.resume_fit(job["id"])
+    assert refusal.value.status == 409
     with pytest.raises(NeuroloopClientError, match="exactly one of live, recording, arrays"):
         client.start_fit({"name": "reach", "kind": "maxrate", "source": {}})
 
@@ -51,5 +54,7 @@ def test_the_command_starts_waits_shows_and_lists(server_url: str, trials: bytes
     assert '"left"' in CliRunner().invoke(app, ["fits", "show", listed[0], *where]).output
     refused = CliRunner().invoke(app, ["fits", "cancel", listed[0], *where])
     assert (refused.exit_code, "is done already" in refused.output) == (1, True)
+    refused = CliRunner().invoke(app, ["fits", "resume", listed[0], *where])
+    assert (refused.exit_code, "is done; only" in refused.output) == (1, True)
     (tmp_path / "fit.yaml").write_text("name: [")
     assert "is not YAML" in CliRunner().invoke(app, [*arguments, *where]).output

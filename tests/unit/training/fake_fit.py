@@ -11,8 +11,13 @@ settings = json.loads((folder / "job.json").read_bytes())["request"]["settings"]
 
 print("a line of some library", flush=True)
 print("x" * 100_000, flush=True)
+if (folder / "checkpoint.safetensors").exists():
+    print(json.dumps({"type": "resumed", "progress": 0.25}), flush=True)
 for step in (0.25, 0.5):
     print(json.dumps({"type": "progress", "progress": step, "loss": 1 - step}), flush=True)
+if settings.get("dies") and not (folder / "checkpoint.safetensors").exists():
+    (folder / "checkpoint.safetensors").write_bytes(b"checkpoint")
+    os.kill(os.getpid(), signal.SIGKILL)
 if settings.get("stubborn"):
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     print(json.dumps({"type": "progress", "progress": 0.75}), flush=True)

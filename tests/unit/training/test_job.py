@@ -5,7 +5,7 @@ import pytest
 
 from neuroloop.errors import Conflict
 from neuroloop.training.job import NEXT, Job, State, load
-from neuroloop.training.messages import Failed, Progress, parse, write
+from neuroloop.training.messages import Failed, Progress, Resumed, parse, write
 from neuroloop.training.request import FitRequest
 
 
@@ -25,6 +25,28 @@ def test_a_job_goes_from_state_to_state_on_the_known_ways_only(before, after):
         with pytest.raises(Conflict, match=f"is {before} already"):
             one.turn(after)
         assert one.state == before
+
+
+@pytest.mark.parametrize("state", get_args(State))
+@pytest.mark.parametrize("died", [True, False])
+@pytest.mark.parametrize("has_data", [True, False])
+def test_a_job_waits_again_if_it_was_interrupted_or_its_process_died_and_its_data_are_there(state, died, has_data):
+    one = job(state)
+    one.died, one.has_data, one.detail = died, has_data, "exit code -9"
+    if has_data and (state == "interrupted" or (state == "failed" and died)):
+        assert one.is_resumable
+        one.wait_again()
+        assert (one.state, one.died, one.detail, one.ended, one.resumed) == ("queued", False, None, None, [0.0])
+        one.go_on(0.4)
+        one.turn("running")
+        one.turn("interrupted")
+        one.wait_again()
+        assert one.resumed == [0.4, 0.0]
+    else:
+        assert not one.is_resumable
+        with pytest.raises(Conflict, match=r"only one that was interrupted|would again: exit code -9|no data any more"):
+            one.wait_again()
+        assert (one.state, one.resumed) == (state, [])
 
 
 def test_what_is_written_is_read_back_and_half_a_file_is_no_job(tmp_path):
@@ -62,7 +84,8 @@ def test_the_gate_names_the_metric_what_it_was_and_what_was_wanted():
 
 
 def test_messages_are_read_back_and_anything_else_in_the_output_is_passed_over():
-    for message in (Progress(progress=0.25, loss=1.5), Progress(progress=1.0), Failed(detail="two classes are needed")):
+    failed = Failed(detail="two classes are needed")
+    for message in (Progress(progress=0.25, loss=1.5), Progress(progress=1.0), Resumed(progress=0.5), failed):
         line = write(message)
         assert line.count(b"\n") == 1
         assert parse(line) == message

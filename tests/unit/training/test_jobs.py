@@ -211,6 +211,100 @@ def test_a_server_that_ends_interrupts_what_runs_and_what_waits_goes_on_in_the_n
     run(test())
 
 
+def test_a_job_whose_process_was_killed_is_resumed_from_its_checkpoint_and_says_so_in_its_lineage(tmp_path):
+    async def test():
+        server = Server(tmp_path)
+        job = await server.ended(await server.submit(dies=True))
+        assert (job.state, job.died, job.resumed) == ("failed", True, [])
+        assert "exit code -9" in job.detail
+        waiting = await server.jobs.resume(job.id)
+        assert (waiting.state, waiting.id, waiting.request, waiting.curve) == ("queued", job.id, job.request, job.curve)
+        assert (waiting.detail, waiting.started, waiting.ended, waiting.died) == (None, None, None, False)
+        done = await server.ended(waiting)
+        assert (done.state, done.version, done.resumed) == ("done", 1, [0.25])
+        assert done.curve == [(0.25, 0.75), (0.5, 0.5)]
+        assert server.registered[0][2]["training"]["resumed"] == [0.25]
+        await server.jobs.close()
+        assert load(tmp_path / job.id) == done
+        assert not {"input.npz", "checkpoint.safetensors"} & {path.name for path in (tmp_path / job.id).iterdir()}
+
+    run(test())
+
+
+def test_a_job_that_the_end_of_the_server_interrupted_is_resumed_in_the_next_as_often_as_it_takes(tmp_path):
+    async def test():
+        server = Server(tmp_path)
+        job = await server.submit(waits=True)
+        await server.until(job, "running", progress=0.5)
+        await server.jobs.close()
+        assert load(tmp_path / job.id).detail == "the server ended while the fit was under way; resume it"
+        assert (tmp_path / job.id / "input.npz").exists()
+        for resumed in ([0.0], [0.0, 0.0]):
+            server = Server(tmp_path)
+            await server.jobs.open()
+            job = await server.until(await server.jobs.resume(job.id), "running", progress=0.5)
+            assert job.resumed == resumed
+            await server.jobs.close()
+        assert load(tmp_path / job.id).resumed == [0.0, 0.0]
+
+    run(test())
+
+
+def test_only_what_was_interrupted_is_resumed_and_the_refusal_says_why(tmp_path):
+    async def never(_folder):
+        await asyncio.Event().wait()
+
+    async def test():
+        server = Server(tmp_path, running=1, waiting=1)
+        done = await server.ended(await server.submit())
+        refused = await server.ended(await server.submit(refuses="two classes are needed"))
+        broke = await server.ended(await server.submit(breaks=True))
+        dead = await server.ended(await server.submit(dies=True))
+        running = await server.until(await server.submit(waits=True), "running")
+        for job, words in (
+            (done, "is done; only one that was interrupted"),
+            (running, "is running; only one that was interrupted"),
+            (refused, "failed, and would again: two classes are needed; change it"),
+            (broke, "failed, and would again: fit: its process ended with exit code 1"),
+        ):
+            with pytest.raises(Conflict, match=words):
+                await server.jobs.resume(job.id)
+        with pytest.raises(NotFound):
+            await server.jobs.resume("nothing")
+        early = await server.submit(gather=never, beforehand=False)
+        with pytest.raises(Conflict, match="2 fits run or wait already"):
+            await server.jobs.resume(dead.id)
+        await server.jobs.close()
+        assert load(tmp_path / early.id).detail == "the server ended before the fit had its data; ask for it again"
+        after = Server(tmp_path)
+        await after.jobs.open()
+        with pytest.raises(Conflict, match="has no data any more, or had none yet"):
+            await after.jobs.resume(early.id)
+        assert [job.state for job in after.jobs.all()][3:] == ["failed", "interrupted", "interrupted"]
+        await after.jobs.close()
+
+    run(test())
+
+
+def test_a_job_is_resumed_once_though_two_servers_are_asked_at_the_same_time(tmp_path):
+    async def test():
+        first = Server(tmp_path)
+        job = await first.ended(await first.submit(dies=True))
+        other = Server(tmp_path)
+        await other.jobs.open()
+        asked = [server.jobs.resume(job.id) for server in (first, first, other)]
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        refusals = [answer for answer in answers if isinstance(answer, Conflict)]
+        assert (len(refusals), {"just now" in str(one) for one in refusals}) == (2, {True})
+        (resumed,) = [answer for answer in answers if isinstance(answer, Job)]
+        owner = first if resumed in first.jobs.all() else other
+        assert (await owner.ended(resumed)).state == "done"
+        with pytest.raises(Conflict, match="is done; only"):
+            await (other if owner is first else first).jobs.resume(job.id)
+
+    run(test())
+
+
 def test_two_servers_on_one_folder_leave_each_other_s_jobs_alone(tmp_path):
     async def test():
         one, other = Server(tmp_path), Server(tmp_path)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from tests.unit.models.interruptions import Interruption, Memory
 
 from neuroloop.errors import ModelError
 from neuroloop.models import base, decoder_files
@@ -189,3 +190,30 @@ def test_labels_and_settings_that_cannot_be_learned_are_refused(sweeps):
         fit(request(), {"trials": np.ones((6, 2)), "labels": np.array([0, 1] * 3)}, ignore)
     with pytest.raises(ModelError, match=r"the loss became nan"):
         fit(request(training={"learning_rate": 1e30}), sweeps, ignore)
+
+
+@pytest.mark.parametrize(("stage", "after"), [("pretraining", 1), ("pretraining", 4), ("tuning", 1), ("tuning", 3)])
+def test_a_fit_that_was_interrupted_goes_on_to_the_same_end(sweeps, stage, after):
+    asked = request(training={"tune_epochs": 4, "predictor_training_epochs": 2})
+    stages = {"pretraining": Memory(), "tuning": Memory()}
+    stages[stage].after = after
+
+    def once():
+        return fit(asked, sweeps, ignore, lambda name: stages[name].stage)
+
+    with pytest.raises(Interruption):
+        once()
+    resumed = once()
+    assert stages["pretraining"].loaded
+    assert stages["tuning"].loaded == (stage == "tuning")
+    assert stages["pretraining"].kept == stages["tuning"].kept == 4
+    assert resumed.weights == fit(asked, sweeps, ignore).weights
+
+
+def test_a_backbone_that_has_done_its_steps_makes_no_more_after_an_interruption(sweeps):
+    asked = request(training={"pretrain_epochs": 4, "max_backbone_training_steps": 2})
+    memory = Memory(1)
+    with pytest.raises(Interruption):
+        fit(asked, sweeps, ignore, lambda _: memory.stage)
+    assert fit(asked, sweeps, ignore, lambda _: memory.stage).weights == fit(asked, sweeps, ignore).weights
+    assert (memory.loaded, memory.kept) == (True, 1)
