@@ -26,7 +26,7 @@ def trials() -> bytes:
 
 def test_a_fit_is_started_followed_and_found_again(client: Client, trials: bytes) -> None:
     job = client.start_fit({"name": "reach", "kind": "maxrate"}, trials)
-    assert job["request"]["source"] == {"live": None, "recording": None, "arrays": "arrays.npz"}
+    assert job["request"]["source"] == {"live": None, "recording": None, "recordings": None, "arrays": "arrays.npz"}
     while (job := client.fit(job["id"]))["state"] in ("queued", "running"):
         continue  # each look at it is a request, which is pause enough
     assert (job["state"], job["metrics"]["accuracy"]) == ("done", 1.0)
