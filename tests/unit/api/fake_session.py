@@ -67,7 +67,7 @@ class FakeSession:
             "type": "status",
             "session": name,
             "state": self.state,
-            "seq": self.seq,
+            "seq": self.seq + 1,
             "time": time.monotonic(),
             "stream": {"state": "searching", "name": stream["name"]},
         }
