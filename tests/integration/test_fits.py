@@ -217,9 +217,9 @@ def test_fits_are_interrupted_when_the_server_is_killed_and_their_process_ends(t
 
 def test_a_fit_goes_on_from_its_checkpoint_after_the_server_was_killed(tmp_path):
     generator = np.random.default_rng(3)
-    labels = np.concatenate([[trial % 2] * 10 + [-1] * 4 for trial in range(300)])
+    labels = np.concatenate([[trial % 2] * 10 + [-1] * 4 for trial in range(150)])
     data = {"rates": generator.poisson(5.0, (len(labels), 16)).astype(np.float32), "labels": labels}
-    training = {"pretrain_epochs": 8, "stride": 1, "head_epochs": 5, "targets": 4}
+    training = {"pretrain_epochs": 6, "stride": 1, "head_epochs": 5, "targets": 4}
     asked = {"name": "windows", "kind": "lfr", "settings": {"bins": 10, "depth": 1, "training": training}}
     with serving(tmp_path) as (http, process):
         path = ask(http, asked, data)

@@ -87,9 +87,8 @@ def rig(tmp_path, recording, unique_name):
         rig.spikes.close()
 
 
-@pytest.mark.parametrize("history", [0, 10])
-def test_a_live_fit_scores_on_held_out_bins_what_the_offline_fit_does(rig, recording, history, record_property):
-    given = {"lags": 20, "nonlinearity": "parametrized_softplus", "history": history}
+def test_a_live_fit_scores_on_held_out_bins_what_the_offline_fit_does(rig, recording, record_property):
+    given = {"lags": 20, "nonlinearity": "parametrized_softplus", "history": 10}
     level, counts = recording
     bank = fit(level[:LEARNED], counts[:LEARNED], LNPSettings(**given)).model
     held_out = np.arange(len(level)) >= LEARNED

@@ -181,29 +181,3 @@ def test_a_headset_tells_open_eyes_from_closed(start_session, unique_name, recor
     }
     print(f"\neyes open or closed, 30 windows learned, {len(windows)} scored: {accuracy}")
     assert accuracy["maxrate"] >= 0.95
-
-
-@pytest.mark.realdata
-@pytest.mark.slow
-def test_imagined_fists_and_feet_are_decoded_as_well_as_can_be_without_spatial_patterns(
-    start_session, unique_name, recordings
-):
-    """R06 and R10 learned, R14 scored; reported. The known 0.956 needs common spatial patterns."""
-    runs = [open_recording("eegbci", runs=[run]) for run in (6, 10, 14)]
-    recording = chain(runs)
-    learned_s = sum(run.seconds for run in runs[:2])
-    cues = [(time, text) for time, text in recording.markers if text != "T0"]
-    settings = HEADSET | selectors(unique_name, [0.5, 3.5], {"T1": "fists", "T2": "feet"})
-    settings |= {"classes": ["fists", "feet"], "window": 30, "front_end": {"kind": "bandpower"}}
-    session = start_session(**settings)
-    shown = tuple((time, text) for time, text in cues if time < learned_s)
-    with streaming(player(replace(recording, markers=shown), unique_name, speed=30)):
-        all_bins(session, int(recording.seconds * 10) - 1, 2)
-    answers = {(p["model"]["name"], p["seq"]): p["label"] for p in session.messages["predictions"]}
-    asked = [(round((time + 3.5) * 10) - 1, {"T1": "fists", "T2": "feet"}[text]) for time, text in cues[len(shown) :]]
-    accuracy = {
-        name: float(np.mean([answers[name, seq] == label for seq, label in asked])) for name in ("maxrate", "poisson")
-    }
-    print(f"\nimagined fists or feet, {len(shown)} trials learned, {len(asked)} scored: {accuracy}")
-    assert session.command("status")["labels"]["learned"] == len(shown)
-    assert all(answer is not None for answer in (answers["maxrate", seq] for seq, _ in asked))

@@ -37,7 +37,7 @@ def test_a_fit_is_started_followed_and_found_again(client: Client, trials: bytes
     with pytest.raises(NeuroloopClientError, match="is done; only one that was interrupted can be resumed") as refusal:
         client.resume_fit(job["id"])
     assert refusal.value.status == 409
-    with pytest.raises(NeuroloopClientError, match="exactly one of live, recording, arrays"):
+    with pytest.raises(NeuroloopClientError, match="exactly one of live, recording, recordings, arrays"):
         client.start_fit({"name": "reach", "kind": "maxrate", "source": {}})
 
 
