@@ -9,12 +9,16 @@ import base64
 import json
 import os
 import socket
+from contextlib import suppress
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import msgpack
 import numpy as np
 import uvloop
 from pylsl import local_clock
+
+NICENESS = 10
 
 
 def handshake(path: str, host: str) -> bytes:
@@ -99,7 +103,20 @@ async def listen(options: argparse.Namespace) -> None:
     print(json.dumps(told), flush=True)
 
 
+def step_back() -> None:
+    """These stand for clients on other machines: take no processor from the server's processes.
+
+    Of processes in different sessions, the kernel weighs the sessions where `autogroup` is on, and not their niceness.
+    """
+    with suppress(PermissionError):
+        os.setsid()  # this process leads one already
+    os.nice(NICENESS)
+    with suppress(OSError):
+        Path("/proc/self/autogroup").write_text(str(NICENESS))
+
+
 def main() -> None:
+    step_back()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--url", required=True)
     parser.add_argument("--readers", type=int, required=True)
