@@ -19,10 +19,8 @@ from neuroloop.models.answer_kernels import MISSING
 from neuroloop.models.base import Scores
 from neuroloop.models.fitted_settings import FittedSettings
 from neuroloop.models.fitted_state import Arrays, read_fitted
-from neuroloop.models.online import check_sample
+from neuroloop.models.online import check_sample, is_ready
 from neuroloop.models.readout import Readout
-
-_F32, _F64 = np.dtype(np.float32), np.dtype(np.float64)
 
 
 class FittedDecoder:
@@ -80,7 +78,7 @@ class FittedDecoder:
 
     def predict(self, rates: NDArray[Any]) -> Scores:
         """The scores for one rate vector, (features,) or of the decoder's shape, of any real type."""
-        sample = rates if self._is_ready(rates) else check_sample(rates, self.shape)
+        sample = rates if is_ready(rates, (self.features,)) else check_sample(rates, self.shape)
         values, probability = np.zeros(len(self.classes)), np.zeros(len(self.classes))
         if self._readout is None:
             return Scores(
@@ -130,12 +128,3 @@ class FittedDecoder:
             if state.get(name) != expected:
                 raise ModelError(f"decoder state: expected {name} {expected!r}, got {state.get(name)!r}")
         self.take(state)
-
-    def _is_ready(self, rates: Any) -> bool:
-        """Whether a kernel can take this as it is, without compiling for another kind of array."""
-        return (
-            type(rates) is np.ndarray
-            and rates.shape == (self.features,)
-            and (rates.dtype is _F32 or rates.dtype is _F64)
-            and rates.flags.carray
-        )

@@ -26,11 +26,10 @@ from neuroloop.models.base import Scores
 from neuroloop.models.lfr_heads import make_head
 from neuroloop.models.lfr_settings import LFRSettings
 from neuroloop.models.lfr_state import backbone_shapes, check_state
-from neuroloop.models.online import as_real, check_label, check_sample
+from neuroloop.models.online import as_real, check_label, check_sample, is_ready
 
 F32 = NDArray[np.float32]
 
-_F32, _F64 = np.dtype(np.float32), np.dtype(np.float64)
 _UNTRAINED = "untrained: the backbone was never fitted; load a version that a fit of kind lfr has made"
 
 
@@ -74,7 +73,7 @@ class LFR:
 
     def predict(self, rates: NDArray[Any]) -> Scores:
         """The scores for the window that ends with this rate vector, (features,) of any real type."""
-        sample = rates if self._ready(rates) else check_sample(rates, (self.features,))
+        sample = rates if is_ready(rates, (self.features,)) else check_sample(rates, (self.features,))
         if not self._is_fitted:
             return self._abstain(_UNTRAINED)
         window = self._window
@@ -143,15 +142,6 @@ class LFR:
         self._head.load_state_dict(state)
         arrays = {name: state[f"backbone.{name}"] for name in self._arrays}
         self.set_backbone(arrays, state["mean"], state["std"], state["chosen"])
-
-    def _ready(self, rates: Any) -> bool:
-        """Whether a kernel can take this as it is, without compiling for another kind of array."""
-        return (
-            type(rates) is np.ndarray
-            and rates.shape == (self.features,)
-            and (rates.dtype is _F32 or rates.dtype is _F64)
-            and rates.flags.carray
-        )
 
     def _abstain(self, reason: str) -> Scores:
         return Scores(np.zeros(len(self.classes)), None, reason, np.zeros(len(self.classes)))

@@ -90,7 +90,7 @@ class ClassRateDecoder(ABC):
 
         Allocates its answer, two arrays of (classes,), and nothing else.
         """
-        if not self._ready(rates):
+        if not is_ready(rates, self._flat):
             rates = check_sample(rates, self.shape)
         readout, reason, sharpness = self._published
         values, probability = np.empty(len(self.classes)), np.empty(len(self.classes))
@@ -134,7 +134,7 @@ class ClassRateDecoder(ABC):
         Raises ModelError, and learns nothing, for a label of no class, another shape, or values that are all missing.
         """
         index = check_label(label, self.classes)
-        sample = rates if self._ready(rates) else check_sample(rates, self.shape)
+        sample = rates if is_ready(rates, self._flat) else check_sample(rates, self.shape)
         with self._lock:
             self._lesson(sample, index, duration_s)
 
@@ -161,7 +161,7 @@ class ClassRateDecoder(ABC):
             self._lesson(sample, index, duration_s)
 
     def _lesson(self, sample: NDArray[Any], index: int, duration_s: float) -> None:
-        """Learn one sample, (features,), as `_ready` has it, and publish."""
+        """Learn one sample, (features,), as `is_ready` has it, and publish."""
         self._observe(sample, index)
         self._rates.learn(sample, index, *self._left(1, duration_s))
         self._publish(*self._readout(self._rates))
@@ -197,15 +197,6 @@ class ClassRateDecoder(ABC):
         with self._lock:
             self._rates, self._trials = rates, trials
             self._publish(*self._readout(rates))
-
-    def _ready(self, rates: Any) -> bool:
-        """Whether a kernel can take this as it is, without compiling for another kind of array."""
-        return (
-            type(rates) is np.ndarray
-            and rates.shape == self._flat
-            and (rates.dtype is _F32 or rates.dtype is _F64)
-            and rates.flags.carray
-        )
 
     def _batch(self, inputs: NDArray[Any]) -> F64:
         """(batch, features) float64."""
@@ -260,6 +251,16 @@ class ClassRateDecoder(ABC):
         self._lesson(sample, 0, 1.0)  # the first that two classes have gone before: a trial for the calibration
         self.predict(sample)
         self._published, self._rates, self._trials = published, rates, trials
+
+
+def is_ready(rates: Any, shape: tuple[int, ...]) -> bool:
+    """Whether a kernel can take this as it is, without compiling for another kind of array."""
+    return (
+        type(rates) is np.ndarray
+        and rates.shape == shape
+        and (rates.dtype is _F32 or rates.dtype is _F64)
+        and rates.flags.carray
+    )
 
 
 def mean_of_known(values: F64) -> F64:

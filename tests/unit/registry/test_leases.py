@@ -30,6 +30,7 @@ def test_what_another_server_uses_is_not_deleted(registry, held):
 
 def test_the_server_itself_goes_by_what_it_knows(other, held):
     other.delete_version("reach", 1)
+    assert other.model("reach").versions == []
 
 
 def test_what_is_used_no_more_is_let_go_and_what_was_just_taken_is_not(registry, other, held, make_weights):
@@ -47,6 +48,7 @@ def test_what_is_used_no_more_is_let_go_and_what_was_just_taken_is_not(registry,
 def test_a_server_that_ends_lets_everything_go(registry, other, held):
     other.leases.release()
     registry.delete_version("reach", 1)
+    assert registry.model("reach").versions == []
 
 
 def test_a_server_that_died_keeps_what_it_used_for_a_while(registry, other, held):
