@@ -22,6 +22,7 @@ from neuroloop.session.encoder_loading import EncoderRequest, build, compile_enc
 from neuroloop.session.encoder_thread import EncoderBin, EncoderThread, Told
 from neuroloop.session.inbox import Call, Notice
 from neuroloop.session.messages import BinTime
+from neuroloop.session.priority import Level, run_at
 from neuroloop.session.publish import Publisher
 from neuroloop.session.running_encoder import EncoderNeeds, RunningEncoder, named
 from neuroloop.session.stimulus import Stimulus
@@ -47,7 +48,7 @@ class Encoders:
             return
         compile_for_every_format()
         compile_encoders()
-        self._loader = ThreadPoolExecutor(1, thread_name_prefix="encoder-loader")
+        self._loader = ThreadPoolExecutor(1, "encoder-loader", run_at, (Level.BESIDE,))
         self._stimulus = Stimulus(session.name, session.stimulus, lambda event: loop.inbox.put(Notice(None, event)))
         self._thread = EncoderThread(session.name, session.encoder, self._stimulus, self._report, session.bin_ms)
         self._thread.start()

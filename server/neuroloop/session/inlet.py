@@ -19,6 +19,7 @@ from pylsl.util import LostError
 
 from neuroloop.config import InletSettings, MarkerSettings, StreamSelector
 from neuroloop.errors import StreamError
+from neuroloop.session.priority import Level, run_at
 from neuroloop.session.ring import Ring
 from neuroloop.session.streams import GONE, StreamDescription, describe, find
 
@@ -120,6 +121,7 @@ class SampleInlet(threading.Thread):
 
     def run(self) -> None:
         while not self._ended.is_set():
+            run_at(Level.BESIDE)  # finding a stream, and compiling for it, takes its time
             try:
                 info = self._search()
                 if info is not None:
@@ -201,6 +203,7 @@ class SampleInlet(threading.Thread):
                 self._notify(
                     InletEvent("stream_stalled", "no clock offset within 5 s; timestamps are the sender's own")
                 )
+            run_at(Level.LOOP)
             inlet.open_stream(timeout=5.0)
             self.state = "connected"
             self._notify(InletEvent("stream_connected", f"receiving {description.name!r}", description))
@@ -296,6 +299,7 @@ class MarkerInlet(threading.Thread):
         self._ended.set()
 
     def run(self) -> None:
+        run_at(Level.SESSION)
         while not self._ended.is_set():
             try:
                 found = find(self._settings.stream, 1, AGAIN_S)

@@ -27,6 +27,7 @@ from neuroloop.session.labels import Labels, Lesson
 from neuroloop.session.latency import Latency
 from neuroloop.session.markers import marker_inlets
 from neuroloop.session.messages import BinTime, Health
+from neuroloop.session.priority import Level, run_at
 from neuroloop.session.publish import Publisher
 from neuroloop.session.ring import Ring
 from neuroloop.session.running import Taught
@@ -273,6 +274,7 @@ class Loop:
 
     def _answer_hole(self, chain: Chain, hole: Hole) -> None:
         """Answer for the next bins of which no sample came."""
+        run_at(Level.BESIDE)  # a long hole would keep this machine's subscribers from their messages
         pipeline, bins = chain.pipeline, min(hole.bins, HOLE_BINS)
         for _ in range(bins):
             first, hole.index = hole.index, hole.index + pipeline.bin_samples
@@ -285,6 +287,7 @@ class Loop:
             self._hole = None
             chain.reset()
         self._teach(chain, self.labels.complete(chain.history))
+        run_at(Level.LOOP)
 
     def _answer_bin(self, chain: Chain, outcome: Bin, time: BinTime) -> None:
         """Publish the active decoder's answer; then the rates, the LSL outlets, the history, the shadows."""

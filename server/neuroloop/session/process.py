@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pylsl
+import structlog
 import zmq
 
 from neuroloop.config import LslSettings, SessionSettings
@@ -22,8 +23,11 @@ from neuroloop.session.commands import HANDLERS, CommandThread
 from neuroloop.session.curve import Keys
 from neuroloop.session.inbox import Crash, End, Inbox
 from neuroloop.session.loop import Loop
+from neuroloop.session.priority import Level, run_at
 from neuroloop.session.publish import Publisher
 from neuroloop.session.streams import configure_lsl
+
+log = structlog.get_logger(__name__)
 
 # How long an acquire thread, or the loop, waits for the interpreter's lock while another thread computes in Python.
 # Beside a shadow that never lets go by itself, bins of 96 channels at 30 kHz took up to 1.8 ms in the median at 0.5 ms,
@@ -65,6 +69,12 @@ def main(arguments: list[str] | None = None) -> None:
     _crash_with_threads(inbox)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for whoever started this process
     signal.signal(signal.SIGTERM, lambda *_: inbox.put(End()))
+    if not run_at(Level.SESSION):  # before there are other threads, which inherit it
+        log.warning(
+            "session_not_in_real_time",
+            session=session.name,
+            advice="allow it SCHED_RR (CAP_SYS_NICE, or RLIMIT_RTPRIO of 2)",
+        )
     context: zmq.Context[Any] = zmq.Context(io_threads=1)
     keys = Keys(*given["keys"]) if given.get("keys") else None
     publisher = Publisher(context, options.results, keys)
@@ -75,6 +85,7 @@ def main(arguments: list[str] | None = None) -> None:
     threading.Thread(target=_end_with_server, args=keeper, name="server", daemon=True).start()
     commands.start()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+    run_at(Level.LOOP)
     gc.disable()  # collected by the loop, between bins
     try:
         loop.run(HANDLERS)

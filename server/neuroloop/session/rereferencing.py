@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from neuroloop.config import RereferenceSettings
 from neuroloop.errors import Conflict, ModelError, NeuroloopError, NotFound
 from neuroloop.front_ends import WeightExchange
+from neuroloop.session.priority import Level, run_at
 from neuroloop.signal.covariance import CovarianceSnapshot
 from neuroloop.signal.regression import FLOAT32_RANK, warm_up
 from neuroloop.signal.rereference import (
@@ -95,7 +96,7 @@ class Rereferencing:
         self._period = max(1, round(settings.update_every_s * nominal_srate / block_samples))
         self._blocks = 0
         warm_up()
-        self._solver = ThreadPoolExecutor(1, thread_name_prefix="rereference-solver")
+        self._solver = ThreadPoolExecutor(1, "rereference-solver", run_at, (Level.SESSION,))
         self._update: Future[Solved] | None = None
         self._jobs: list[Job] = []
         self._fit: Fit | None = None

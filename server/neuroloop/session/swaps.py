@@ -27,6 +27,7 @@ from neuroloop.errors import Conflict, NeuroloopError, Unavailable
 from neuroloop.session.decoders import Decoders, named
 from neuroloop.session.inbox import Call
 from neuroloop.session.loading import LoadRequest, build
+from neuroloop.session.priority import Level, run_at
 from neuroloop.session.receipts import Receipts
 from neuroloop.session.recent import LESSONS
 from neuroloop.session.running import Fault, RunningDecoder, Taught
@@ -61,7 +62,7 @@ class Swaps:
     def __init__(self, loop: Loop) -> None:
         self.receipts = Receipts()
         self._loop = loop
-        self._loader = ThreadPoolExecutor(1, thread_name_prefix="decoder-loader")
+        self._loader = ThreadPoolExecutor(1, "decoder-loader", run_at, (Level.BESIDE,))
         self._jobs: list[Job] = []
         self._promotions: dict[str, Future[Any]] = {}
 
