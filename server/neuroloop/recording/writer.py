@@ -10,6 +10,7 @@ interleaves timestamps and values, and one `write`.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import struct
 from collections.abc import Mapping, Sequence
@@ -57,14 +58,13 @@ class XdfWriter:
             self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
         except FileExistsError as error:
             raise Conflict(f"recording {self.path}: there is a file already; choose another name") from error
+        fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # while it is held, nobody repairs the file
         self.bytes_written = 0
         self.closed = False
         self._streams: dict[int, Written] = {}
         self._room = bytearray(1 << 16)
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        header = f"{DECLARATION}<info><version>1.0</version><datetime>{now}</datetime></info>"
         try:
-            self._write(layout.MAGIC + _chunk(layout.FILE_HEADER, header.encode()))
+            self._write(layout.MAGIC + file_header_chunk(datetime.now(UTC)))
         except OSError:
             os.close(self._file)
             self.path.unlink(missing_ok=True)
@@ -211,6 +211,12 @@ class XdfWriter:
                 os.ftruncate(self._file, self.bytes_written)
             raise
         self.bytes_written += done
+
+
+def file_header_chunk(made: datetime) -> bytes:
+    """The chunk that begins a file."""
+    text = f"{DECLARATION}<info><version>1.0</version><datetime>{made.isoformat(timespec='seconds')}</datetime></info>"
+    return _chunk(layout.FILE_HEADER, text.encode())
 
 
 def footer_chunk(

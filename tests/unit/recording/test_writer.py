@@ -47,6 +47,7 @@ def streams(draw):
     return drawn
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @given(streams())
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_pyxdf_reads_exactly_what_was_written(tmp_path, drawn):
