@@ -69,7 +69,7 @@ def demo(
     ] = False,
     port: Annotated[int, typer.Option(help="Of the server; 0: any free port.")] = 8765,
     dataset: Annotated[
-        str | None, typer.Option(help="Play a recording instead: eegbci, or an .edf or .npz file.")
+        str | None, typer.Option(help="Play a recording instead: eegbci, or an .edf, .npz or .xdf file.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the simulator.")] = 0,
 ) -> None:

@@ -15,7 +15,9 @@ import numpy as np
 import pylsl
 import pytest
 
+from neuroloop.recording.writer import XdfWriter, stream_header
 from neuroloop_sources import Recording, SimulatorSettings, Truth, play, run
+from neuroloop_sources.loaders import open_source
 from neuroloop_sources.outlets import FORMATS
 from neuroloop_sources.recordings import reader
 from neuroloop_sources.voltage import Voltage
@@ -177,9 +179,31 @@ def test_chunks_of_any_size_carry_the_same_samples_at_the_same_times(unique_name
 
 def test_recorded_times_are_played_as_they_were(unique_name: str) -> None:
     jittered = np.arange(600) / 1000 + np.random.default_rng(1).uniform(0, 0.0009, 600)
-    with played(recording(unique_name, times=jittered), recorded_times=True) as (receiver, start_time):
+    with played(recording(unique_name, times=reader(jittered)), recorded_times=True) as (receiver, start_time):
         _, times = receiver.samples(600)
     np.testing.assert_allclose(times - start_time[0], jittered, rtol=0, atol=1e-9)
+
+
+def test_an_xdf_file_is_played_with_its_labels_pauses_and_markers(unique_name: str, tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(-100, 100, (300, 2)).astype(np.int16)
+    times = 50 + np.arange(300) / 1000
+    times[100:] += 0.7
+    with XdfWriter(tmp_path / "session.xdf") as writer:
+        array = writer.add_stream(
+            stream_header(name=unique_name, type="EEG", channels=["Fp1", "Cz"], format="int16", nominal_srate=1000.0)
+        )
+        cues = writer.add_stream(stream_header(name="cues", type="Markers", channels=["cue"], format="string"))
+        writer.samples(array, times, values)
+        writer.samples(cues, [50.02, 50.95], [["go"], ["stop"]])
+    original = open_source(str(writer.path))
+    with played(original, recorded_times=True) as (receiver, start_time):
+        data, received = receiver.samples(300)
+        markers = receiver.markers(2)
+        assert receiver.info.get_channel_labels() == ["Fp1", "Cz"]
+    assert data.tobytes() == values.tobytes()
+    np.testing.assert_allclose(received - start_time[0], times - 50, rtol=0, atol=1e-9)
+    assert [text for text, _ in markers] == ["go", "stop"]
+    np.testing.assert_allclose([time - start_time[0] for _, time in markers], [0.02, 0.95], rtol=0, atol=1e-6)
 
 
 @contextmanager

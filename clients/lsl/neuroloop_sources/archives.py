@@ -80,7 +80,7 @@ def _eeg(arrays: Mapping[str, Array], name: str, run: int) -> Recording:
             for event, label in zip(arrays["event_sample"].tolist(), arrays["event_label"].tolist(), strict=True)
             if first <= event < last
         ),
-        times=arrays["timestamps"][first:last] - arrays["timestamps"][first],
+        times=reader(arrays["timestamps"][first:last] - arrays["timestamps"][first]),
     )
 
 

@@ -100,12 +100,13 @@ def simulate(
 
 @app.command()
 def play(
-    source: Annotated[str, typer.Argument(help="An .edf or .npz file, or 'eegbci'.")],
+    source: Annotated[str, typer.Argument(help="An .xdf, .edf or .npz file, or 'eegbci'.")],
     subject: Annotated[int, typer.Option(help="eegbci: 1 to 109.")] = 1,
     run: Annotated[
         list[int] | None, typer.Option(help="eegbci: run, 1 to 14, may be given often; .npz: its run.")
     ] = None,
     rate: Annotated[float | None, typer.Option(help="Spike recordings: bins per second.")] = None,
+    stream: Annotated[str | None, typer.Option(help=".xdf: its name or number, where there are several.")] = None,
     name: Annotated[str | None, typer.Option(help="Of the LSL stream; by default the recording's.")] = None,
     source_id: Annotated[str | None, typer.Option(help="Of the LSL stream; by default the recording's name.")] = None,
     format: Annotated[str | None, typer.Option(help="LSL format; by default the recording's.")] = None,
@@ -119,7 +120,7 @@ def play(
 ) -> None:
     """Stream a recording."""
     with _one_line_errors():
-        recording = open_source(source, subject=subject, runs=run, rate=rate)
+        recording = open_source(source, subject=subject, runs=run, rate=rate, stream=stream)
         stream_name = name or recording.name
         facts = {
             "name": stream_name,

@@ -13,7 +13,7 @@ import numpy as np
 
 from neuroloop_sources.errors import SourceError
 from neuroloop_sources.outlets import FORMATS, StreamLayout
-from neuroloop_sources.recordings import Array, Recording, reader
+from neuroloop_sources.recordings import Array, Recording
 from neuroloop_sources.stream import Feed, Ready, stream
 
 CHUNK_S = 0.02
@@ -56,9 +56,7 @@ def make_feed(
             for number in range(*np.searchsorted(positions, (first, last)).tolist()):
                 yield lap * length + positions[number], recording.markers[number][1]
 
-    times = recording.times if recorded_times else None
-    offsets = None if times is None else reader(times)
-    return Feed(layout, samples, markers, None if loop else length, offsets)
+    return Feed(layout, samples, markers, None if loop else length, recording.times if recorded_times else None)
 
 
 def play(

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from neuroloop_sources.errors import SourceError
 
 Array = NDArray[Any]
+JITTER_S = 1.0  # no pause, where timestamps jitter
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,7 +23,7 @@ class Recording:
 
     read: (start, stop) -> samples, (stop - start, channels), of the format. format: as LSL names it. markers: seconds
     after the first sample, and text, in order of time. positions_mm: of every channel, or none at all.
-    times: recorded seconds after the first sample, (samples,), where they are known to differ from sample / srate.
+    times: (start, stop) -> recorded seconds after the first sample, where they are known to differ from sample / srate.
     """
 
     name: str
@@ -35,7 +36,7 @@ class Recording:
     read: Callable[[int, int], Array]
     markers: tuple[tuple[float, str], ...] = ()
     positions_mm: tuple[tuple[float, float, float], ...] = ()
-    times: NDArray[np.float64] | None = None
+    times: Callable[[int, int], Array] | None = None
 
     @property
     def seconds(self) -> float:
@@ -46,6 +47,22 @@ class Recording:
 def reader(samples: Array) -> Callable[[int, int], Array]:
     """`read` of a recording whose samples, (samples, channels), are at hand."""
     return lambda start, stop: samples[start:stop]
+
+
+def pauses(times: NDArray[np.float64], interval: float) -> NDArray[np.float64]:
+    """Seconds that are missing before each sample, 0 where it follows on the one before it: (n,).
+
+    times: as recorded, an interval apart but for jitter and for what was lost. A step counts that is too long by half
+    an interval. Jitter makes steps too short as well: where those are more than a quarter as many as the long ones,
+    only what is off by a second counts. Where the clock goes back, an interval is missing.
+    """
+    late = np.diff(times) - interval
+    least = interval / 2
+    if 4 * np.count_nonzero(late < -least) > np.count_nonzero(late > least):
+        least = max(least, JITTER_S)
+    missing = np.zeros(len(times))
+    missing[1:] = np.where(late > least, late, np.where(late < -least, interval, 0.0))
+    return missing
 
 
 def chain(recordings: Sequence[Recording], name: str | None = None) -> Recording:

@@ -47,6 +47,16 @@ class Feed:
     offsets: Callable[[int, int], NDArray[Any]] | None = None
 
 
+def _offset(feed: Feed, position: float) -> float:
+    """Seconds from sample 0 to a position, by the timestamps that are sent."""
+    if feed.offsets is None:
+        return position / feed.layout.nominal_srate
+    before = int(position)
+    around = feed.offsets(before, before + 2)
+    step = around[1] - around[0] if len(around) == 2 else 1 / feed.layout.nominal_srate
+    return float(around[0] + (position - before) * step)
+
+
 def _wait_until(due: float, stop: threading.Event) -> None:
     while (left := due - pylsl.local_clock()) > 0 and not stop.is_set():
         time.sleep(min(left, LONGEST_SLEEP_S))
@@ -108,7 +118,7 @@ def _push_all(
         if stop.is_set():
             break
         for position, text in feed.markers(sample, after):
-            outlets.push_marker(text, origin + position / nominal_srate)
+            outlets.push_marker(text, origin + _offset(feed, position))
         samples = page[sample - page_start : after - page_start]
         if feed.offsets is None:
             outlets.push(samples, origin + (after - 1) / nominal_srate)

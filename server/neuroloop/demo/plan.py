@@ -76,7 +76,7 @@ def simulated(seed: int) -> Plan:
 
 
 def recorded(dataset: str) -> Plan:
-    """A recording: `eegbci` (imagined fists against feet), or an .edf or .npz file with markers."""
+    """A recording: `eegbci` (imagined fists against feet), or an .edf, .npz or .xdf file with markers."""
     runs = EEGBCI_RUNS if dataset == "eegbci" else ()
     try:
         recording = open_source(dataset, runs=runs)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from neuroloop.errors import ModelError
 
-SUFFIXES = (".edf", ".npz")
+SUFFIXES = (".edf", ".npz", ".xdf")
 
 
 def find(folder: Path, name: str) -> Path:
@@ -19,7 +19,7 @@ def find(folder: Path, name: str) -> Path:
         raise ModelError(f"recording: expected a path below the server's folder of recordings, got {name!r}")
     path = folder / name
     if path.suffix.lower() not in SUFFIXES or not _is_file(path):
-        raise ModelError(f"recording: expected an .edf or .npz file in {folder}, and there is no {name!r}")
+        raise ModelError(f"recording: expected an .edf, .npz or .xdf file in {folder}, and there is no {name!r}")
     return path
 
 

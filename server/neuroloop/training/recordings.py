@@ -6,7 +6,7 @@ session's do: by their text, in an interval around each.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from neuroloop.training.labelling import Interval, label_bins
 from neuroloop.training.request import FitRequest, RecordingSource
 from neuroloop_sources.errors import SourceError
 from neuroloop_sources.loaders import open_source
-from neuroloop_sources.recordings import Recording
+from neuroloop_sources.recordings import Recording, pauses
 
 PAGE_S = 10.0
 
@@ -34,7 +34,8 @@ def read(path: Path, request: FitRequest) -> dict[str, NDArray[Any]]:
 def read_source(path: Path, source: RecordingSource, request: FitRequest) -> dict[str, NDArray[Any]]:
     """The same, of one recording of several."""
     try:
-        recording = open_source(str(path), runs=None if source.run is None else [source.run], rate=source.rate)
+        runs = None if source.run is None else [source.run]
+        recording = open_source(str(path), runs=runs, rate=source.rate, stream=source.stream)
         if request.kind == "lrr":
             samples = recording.read(0, recording.sample_count)
             return {"samples": samples, "channels": np.array(recording.channels)}
@@ -74,18 +75,33 @@ def _labelled(
         usable.append(outcome.reason is None)
     if not rates:
         raise ModelError(f"recording {source.name!r}: it is shorter than a bin of {source.bin_ms:g} ms")
-    firsts = np.arange(len(rates)) * pipeline.bin_samples
-    nominal: NDArray[np.float64] = (firsts + pipeline.bin_samples / 2) / np.float64(recording.nominal_srate)
+    bin_s = pipeline.bin_samples / recording.nominal_srate
+    nominal: NDArray[np.float64] = (np.arange(len(rates)) + 0.5) * np.float64(bin_s)
     labels, numbers = label_bins(nominal, intervals, names)  # markers are told in seconds at the nominal rate
+    times = nominal
+    if recording.times is not None:
+        times = _with_pauses(nominal, recording.times, pipeline.bin_samples, bin_s)
     return {
         "rates": np.stack(rates),
         "labels": labels,
         "trial_numbers": numbers,
-        "times": nominal if recording.times is None else recording.times[firsts],  # for the holes
+        "times": times,
         "usable": np.array(usable),
         "classes": np.array(names),
         "channels": np.array(recording.channels),
     }
+
+
+def _with_pauses(
+    nominal: NDArray[np.float64], times: Callable[[int, int], NDArray[Any]], bin_samples: int, bin_s: float
+) -> NDArray[np.float64]:
+    """The bins' times at the nominal rate, and between them the pauses that were recorded, without their jitter.
+
+    times: of samples, as recorded.
+    """
+    firsts = range(0, len(nominal) * bin_samples, bin_samples)
+    recorded = np.concatenate([times(first, first + 1) for first in firsts])
+    return nominal + np.cumsum(pauses(recorded, bin_s))
 
 
 def _intervals(recording: Recording, source: RecordingSource) -> Iterator[Interval]:

@@ -57,7 +57,7 @@ def test_values_are_rounded_and_limited_to_an_integer_format() -> None:
 
 def test_recorded_times_are_sent_where_there_are_some() -> None:
     times = np.arange(50) / 100 + 0.001
-    feed = make_feed(ramp(times=times), recorded_times=True)
+    feed = make_feed(ramp(times=reader(times)), recorded_times=True)
     assert feed.offsets is not None
     np.testing.assert_array_equal(feed.offsets(10, 20), times[10:20])
     with pytest.raises(SourceError, match="recorded_times"):

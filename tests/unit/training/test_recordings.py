@@ -3,10 +3,12 @@ import pytest
 from pydantic import ValidationError
 
 from neuroloop.errors import ModelError
+from neuroloop.recording.writer import XdfWriter, stream_header
 from neuroloop.training.process import fit
 from neuroloop.training.recording_files import find
 from neuroloop.training.recordings import read
 from neuroloop.training.request import FitRequest
+from neuroloop_sources.loaders import open_source
 
 SRATE, TRIAL_S, TRIALS = 128, 2.0, 24
 
@@ -81,6 +83,31 @@ def test_a_hole_in_the_recorded_times_ends_a_window(eeg):
     steps = np.diff(times)
     assert np.count_nonzero(steps > 1.5 * np.median(steps)) == 1
     assert steps.max() == pytest.approx(5.125)
+
+
+def test_an_xdf_file_gives_the_data_that_the_same_recording_gives_as_an_archive(eeg, tmp_path):
+    recording = open_source(str(eeg))
+    path = tmp_path / "session.xdf"
+    with XdfWriter(path) as writer:
+        channels = {"channels": recording.channels, "format": "float32", "nominal_srate": SRATE}
+        stream = writer.add_stream(stream_header(name="headset", type="EEG", **channels))
+        writer.add_stream(stream_header(name="other", type="EEG", **channels))
+        writer.samples(2, [0.0], np.zeros((1, 2), np.float32))
+        cues = writer.add_stream(stream_header(name="cues", type="Markers", channels=["cue"], format="string"))
+        times = recording.times(0, recording.sample_count)
+        for start in range(0, recording.sample_count, 100):
+            stop = min(start + 100, recording.sample_count)
+            writer.samples(stream, times[start:stop], recording.read(start, stop))
+        markers = [(times[round(seconds * SRATE)], [text]) for seconds, text in recording.markers]
+        writer.samples(cues, [time for time, _ in markers], [text for _, text in markers])
+    expected = read(eeg, request("eeg.npz", recording=BANDPOWER))
+    found = read(path, request(path.name, recording=BANDPOWER | {"stream": "headset"}))
+    assert found.keys() == expected.keys()
+    for name, array in found.items():
+        np.testing.assert_array_equal(array, expected[name], err_msg=name)
+    with pytest.raises(ModelError, match=r"recording 'session\.xdf': .*several streams can be meant"):
+        read(path, request(path.name, recording=BANDPOWER))
+    assert find(tmp_path, path.name) == path
 
 
 def test_weights_are_fitted_from_the_samples_of_a_recording(eeg):

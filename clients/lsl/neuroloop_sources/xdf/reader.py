@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_left
-from functools import cached_property, lru_cache
+from functools import cache, cached_property, lru_cache
 from io import BufferedReader
 from pathlib import Path
 from types import TracebackType
@@ -49,6 +49,10 @@ class XdfStream:
         self._edges = np.concatenate([[0], np.cumsum(np.array(index.counts, np.int64))])  # first sample of each chunk
         self._lasts: dict[int, float] = {}
         self._chunk = lru_cache(maxsize=KEPT_CHUNKS)(self._read_chunk)
+        self._chunk_times = lru_cache(maxsize=KEPT_CHUNKS)(
+            lambda number: self.synchronised(int(self._edges[number]), int(self._edges[number + 1]))
+        )
+        self._began = cache(lambda number: float(self.synchronised(int(edge := self._edges[number]), int(edge) + 1)[0]))
 
     @property
     def name(self) -> str:
@@ -137,14 +141,26 @@ class XdfStream:
     def find(self, time: float) -> int:
         """The number of the first sample at or after a time of the recorder's clock, where times only ever rise.
 
-        Reads one sample in each step, and at the end a chunk.
+        Reads the first sample of some chunks, each once, and the timestamps of one chunk.
         """
-        if not self.sample_count:
+        chunk = bisect_left(range(len(self._starts)), time, key=self._began) - 1
+        if chunk < 0:
             return 0
-        edges = self._edges[:-1].tolist()
-        chunk = max(bisect_left(edges, time, key=lambda edge: float(self.synchronised(edge, edge + 1)[0])) - 1, 0)
-        start, stop = int(self._edges[chunk]), int(self._edges[chunk + 1])
-        return start + int(np.searchsorted(self.synchronised(start, stop), time, "left"))
+        return int(self._edges[chunk] + np.searchsorted(self._chunk_times(chunk), time, "left"))
+
+    def place(self, time: float) -> float:
+        """The place of a time of the recorder's clock among the samples: 1.5 is half-way from sample 1 to sample 2.
+
+        Before the first and after the last sample, by the nominal rate.
+        """
+        after = self.find(time)
+        before = max(after - 1, 0)
+        around = self.synchronised(before, before + 2)
+        if not len(around):
+            return 0.0
+        if 0 < after < self.sample_count:
+            return before + float((time - around[0]) / (around[1] - around[0]))
+        return before + float(time - around[0]) * self.info.nominal_srate
 
     def _cut(self, start: int, stop: int | None) -> tuple[int, int]:
         start, stop, _ = slice(start, stop).indices(self.sample_count)
