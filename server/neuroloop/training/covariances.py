@@ -9,6 +9,7 @@ Held-out figures come from the held-out scatter S: W leaves diag((I - W)^T S (I 
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 
 from neuroloop.errors import ModelError
 from neuroloop.signal.covariance import CovarianceSnapshot, merge
-from neuroloop.signal.lrr import LRR
+from neuroloop.signal.lrr import LRR, SLICE
 from neuroloop.training.arrays import Arrays
 from neuroloop.training.arrays import read as read_arrays
 from neuroloop.training.fitted import Fitted, Tell
@@ -42,18 +43,29 @@ class Part:
 
 
 def measure(request: FitRequest, folder: Path, index: int) -> Part:
-    """The map: of one recording. Raises ModelError."""
+    """The map: of one recording, of which some seconds at a time are in memory. Raises ModelError."""
     from neuroloop.training import recordings
-    from neuroloop.training.process import digest
+    from neuroloop.training.process import digest_head
 
     assert request.source.recordings is not None
-    source = request.source.recordings[index]
-    data = recordings.read_source(next(folder.glob(link_name(index, ".*"))), source, request)
-    samples, channels = data["samples"], [str(name) for name in data["channels"]]
-    held_out = last_share(len(samples), request.held_out)
-    settings = rereference_settings(request)
-    training, test = (LRR(channels, settings).partial_fit(samples[which]) for which in (~held_out, held_out))
-    return Part(tuple(channels), training.covariance, test.covariance, digest(data))
+    path = next(folder.glob(link_name(index, ".*")))
+    with recordings.opened(path, request.source.recordings[index]) as recording:
+        count, channels = recording.sample_count, np.array(recording.channels)
+        split = count - int(last_share(count, request.held_out).sum())
+        total = hashlib.sha256(digest_head("channels", channels.dtype, channels.shape) + channels.tobytes())
+        total.update(digest_head("samples", recording.read(0, 0).dtype, (count, len(channels))))
+
+        def scatter(start: int, stop: int) -> CovarianceSnapshot:
+            lrr = LRR(channels.tolist(), rereference_settings(request))
+            page = max(1, SLICE // len(channels))
+            for first in range(start, stop, page):
+                samples = np.ascontiguousarray(recording.read(first, min(first + page, stop)))
+                total.update(samples.data)
+                lrr.partial_fit(samples)
+            return lrr.covariance
+
+        training, held_out = scatter(0, split), scatter(split, count)
+    return Part(tuple(channels.tolist()), training, held_out, f"sha256:{total.hexdigest()}")
 
 
 def keep(part: Part, path: Path) -> None:

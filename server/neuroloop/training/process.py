@@ -137,9 +137,14 @@ def digest(data: Arrays) -> str:
     total = hashlib.sha256()
     for name in sorted(data):
         array = np.ascontiguousarray(data[name])
-        total.update(f"{name}:{array.dtype.str}:{array.shape}:".encode())
+        total.update(digest_head(name, array.dtype, array.shape))
         total.update(array.tobytes() if array.dtype.kind == "U" else array.data if array.size else b"")
     return f"sha256:{total.hexdigest()}"
+
+
+def digest_head(name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
+    """What stands for an array in `digest`, before its values."""
+    return f"{name}:{dtype.str}:{shape}:".encode()
 
 
 def _versions() -> dict[str, str]:

@@ -7,6 +7,7 @@ session's do: by their text, in an interval around each.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,19 +28,21 @@ PAGE_S = 10.0
 
 def read(path: Path, request: FitRequest) -> dict[str, NDArray[Any]]:
     """The arrays of a fit of this kind; see `arrays`. Raises ModelError where the recording has not what it takes."""
-    assert request.source.recording is not None
-    return read_source(path, request.source.recording, request)
-
-
-def read_source(path: Path, source: RecordingSource, request: FitRequest) -> dict[str, NDArray[Any]]:
-    """The same, of one recording of several."""
-    try:
-        runs = None if source.run is None else [source.run]
-        recording = open_source(str(path), runs=runs, rate=source.rate, stream=source.stream)
+    source = request.source.recording
+    assert source is not None
+    with opened(path, source) as recording:
         if request.kind == "lrr":
             samples = recording.read(0, recording.sample_count)
             return {"samples": samples, "channels": np.array(recording.channels)}
         return _labelled(recording, source, request.kind, request.classes)
+
+
+@contextmanager
+def opened(path: Path, source: RecordingSource) -> Iterator[Recording]:
+    """The recording, of which nothing is read yet. Raises ModelError, also for what fails within the `with`."""
+    runs = None if source.run is None else [source.run]
+    try:
+        yield open_source(str(path), runs=runs, rate=source.rate, stream=source.stream)
     except (SourceError, ConfigError) as error:
         raise ModelError(f"recording {source.name!r}: {error}") from error
 

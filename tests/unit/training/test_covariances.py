@@ -6,6 +6,7 @@ from neuroloop.errors import ModelError
 from neuroloop.signal.lrr import LRR
 from neuroloop.training import covariances, rereference
 from neuroloop.training.job import link_name, part_name
+from neuroloop.training.process import digest
 from neuroloop.training.request import FitRequest
 
 
@@ -66,6 +67,19 @@ def test_weights_from_one_recording_are_those_of_a_fit_from_it_alone(write, days
     assert fitted.metrics == pytest.approx(alone.metrics, rel=1e-9)
     assert fitted.metrics["explained_variance"] > 0.8
     assert fitted.amounts == alone.amounts | {"recordings": 1}
+
+
+def test_the_digest_of_a_recording_is_that_of_its_data_whatever_the_pieces(write, days, monkeypatch):
+    folder = write(*days[:1])
+    asked = request(1)
+    whole = covariances.measure(asked, folder, 0)
+    monkeypatch.setattr(covariances, "SLICE", 5 * 100)
+    pieces = covariances.measure(asked, folder, 0)
+    data = {"samples": days[0], "channels": np.array([f"c{channel}" for channel in range(5)])}
+    assert whole.digest == pieces.digest == digest(data)
+    assert (whole.training.samples, whole.held_out.samples) == (pieces.training.samples, pieces.held_out.samples)
+    assert whole.training.samples + whole.held_out.samples == len(days[0])
+    np.testing.assert_allclose(pieces.training.scatter[0], whole.training.scatter[0], rtol=1e-10)
 
 
 def test_parts_that_were_measured_elsewhere_give_the_same_weights(write, days):
