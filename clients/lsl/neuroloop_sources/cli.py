@@ -107,6 +107,9 @@ def play(
     ] = None,
     rate: Annotated[float | None, typer.Option(help="Spike recordings: bins per second.")] = None,
     stream: Annotated[str | None, typer.Option(help=".xdf: its name or number, where there are several.")] = None,
+    markers: Annotated[
+        str | None, typer.Option(help=".xdf: name or number of their stream; by default all of the type Markers.")
+    ] = None,
     name: Annotated[str | None, typer.Option(help="Of the LSL stream; by default the recording's.")] = None,
     source_id: Annotated[str | None, typer.Option(help="Of the LSL stream; by default the recording's name.")] = None,
     format: Annotated[str | None, typer.Option(help="LSL format; by default the recording's.")] = None,
@@ -120,7 +123,7 @@ def play(
 ) -> None:
     """Stream a recording."""
     with _one_line_errors():
-        recording = open_source(source, subject=subject, runs=run, rate=rate, stream=stream)
+        recording = open_source(source, subject=subject, runs=run, rate=rate, stream=stream, markers=markers)
         stream_name = name or recording.name
         facts = {
             "name": stream_name,

@@ -21,11 +21,12 @@ def open_source(
     runs: Sequence[int] | None = None,
     rate: float | None = None,
     stream: str | None = None,
+    markers: str | None = None,
 ) -> Recording:
     """The recording that `source` names: an .xdf, .edf or .npz file, or `eegbci`.
 
     subject: of eegbci. runs: of eegbci (1 by default) or of an .npz that has runs; several are chained. rate: bins per
-    second of a spike recording. stream: name or number, of an .xdf that has several. Raises SourceError.
+    second of a spike recording. stream, markers: name or number, of an .xdf; see `load_xdf`. Raises SourceError.
     """
     path = Path(source)
     kind = EEGBCI if source == EEGBCI else path.suffix.lower()
@@ -35,12 +36,13 @@ def open_source(
         raise SourceError(f"{source}: no such file")
     if rate is not None and kind != ".npz":
         raise SourceError(f"rate: only for spike recordings in .npz files, got {rate:g} for {source}")
-    if stream is not None and kind != ".xdf":
-        raise SourceError(f"stream: only for .xdf files, got {stream!r} for {source}")
+    for key, value in (("stream", stream), ("markers", markers)):
+        if value is not None and kind != ".xdf":
+            raise SourceError(f"{key}: only for .xdf files, got {value!r} for {source}")
     if kind in (".edf", ".xdf"):
         if runs:
             raise SourceError(f"run: {source} has no runs")
-        return load_edf(path) if kind == ".edf" else load_xdf(path, stream)
+        return load_edf(path) if kind == ".edf" else load_xdf(path, stream, markers)
     if kind == EEGBCI:
         parts = [load_eegbci(subject, run) for run in runs or (1,)]
     else:

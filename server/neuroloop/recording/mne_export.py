@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from neuroloop.errors import ModelError
 from neuroloop.recording.reader import XdfFile, XdfStream, open_xdf
 from neuroloop_sources.recordings import pauses
-from neuroloop_sources.xdf.loader import choose, markers
+from neuroloop_sources.xdf.loader import choose, read_markers
 
 F64 = NDArray[np.float64]
 
@@ -110,6 +110,6 @@ def _types(stream: XdfStream) -> list[str]:
 def _marker_places(file: XdfFile, times: F64, places: NDArray[np.int64]) -> list[tuple[float, str]]:
     """Markers between the first and last sample, by the time of the samples around them."""
     grown = np.maximum.accumulate(times)
-    known = markers(file)
+    known = read_markers(file)
     at = np.interp([time for time, _ in known], grown, places, left=-1, right=-1)
     return [(place, text) for place, (_, text) in zip(at.tolist(), known, strict=True)]

@@ -42,7 +42,7 @@ def opened(path: Path, source: RecordingSource) -> Iterator[Recording]:
     """The recording, of which nothing is read yet. Raises ModelError, also for what fails within the `with`."""
     runs = None if source.run is None else [source.run]
     try:
-        yield open_source(str(path), runs=runs, rate=source.rate, stream=source.stream)
+        yield open_source(str(path), runs=runs, rate=source.rate, stream=source.stream, markers=source.markers)
     except (SourceError, ConfigError) as error:
         raise ModelError(f"recording {source.name!r}: {error}") from error
 

@@ -51,6 +51,11 @@ class RecordingSource(Settings):
     run: int | None = Field(None, ge=0, description="of a recording that has runs")
     rate: float | None = Field(None, gt=0, description="bins per second of a spike recording")
     stream: str | None = Field(None, max_length=256, description="of an .xdf file that has several: name or number")
+    markers: str | None = Field(
+        None,
+        max_length=256,
+        description="of an .xdf file, their stream: name or number; by default all of type Markers",
+    )
     front_end: FrontEnd = Field(default_factory=CountsSettings, description="as in a session")
     bin_ms: float = Field(20.0, gt=0, le=10_000)
     labels: dict[str, str] | None = Field(None, description="marker text -> label; by default the text is the label")

@@ -53,6 +53,19 @@ def test_markers_are_at_their_place_among_the_samples_by_the_synchronised_clocks
     np.testing.assert_allclose([seconds for seconds, _ in markers], expected, atol=1e-6)
 
 
+def test_markers_of_one_stream_alone_can_be_asked_for(file: Path) -> None:
+    """Of a sample of several channels, the first one is the marker."""
+    labels = made.header(6, "labels", "string", 2, 0.0, type="Markers")
+    file.write_bytes(file.read_bytes() + labels + made.samples(6, [1005.25], [["rest", "1005.75"]]))
+    texts = {
+        which: [text for _, text in open_source(str(file), markers=which).markers] for which in ("labels", "2", "log")
+    }
+    assert texts == {"labels": ["rest"], "2": ["left", "right", "late"], "log": ["not a marker"]}
+    assert len(open_source(str(file)).markers) == 5
+    with pytest.raises(SourceError, match="no stream 'cue'"):
+        open_source(str(file), markers="cue")
+
+
 def test_recorded_times_are_the_synchronised_ones(file: Path) -> None:
     feed = make_feed(open_source(str(file)), recorded_times=True)
     assert feed.offsets is not None

@@ -17,11 +17,11 @@ from neuroloop_sources.xdf.reader import F64, XdfFile, XdfStream
 MARKERS = ("markers", "marker")  # types of streams, in any case of letters
 
 
-def load_xdf(path: Path, stream: str | None = None) -> Recording:
+def load_xdf(path: Path, stream: str | None = None, markers: str | None = None) -> Recording:
     """A stream of numbers at a regular rate, by name or number; the only one by default.
 
-    Markers are the samples of all streams of the type `Markers`, at their place among the stream's samples by the
-    synchronised clocks.
+    Its markers are the samples of the stream `markers`, by default of all streams of the type `Markers`, at their place
+    among the stream's samples by the synchronised clocks.
     """
     file = XdfFile(path)
     chosen = choose(file, stream)
@@ -40,7 +40,7 @@ def load_xdf(path: Path, stream: str | None = None) -> Recording:
         units=chosen.units,
         format=chosen.info.format,
         read=lambda start, stop: np.asarray(chosen.read(start, stop).values),
-        markers=tuple((chosen.place(time) / srate, text) for time, text in markers(file)),
+        markers=tuple((chosen.place(time) / srate, text) for time, text in read_markers(file, markers)),
         positions_mm=_positions(chosen),
         times=times,
     )
@@ -55,24 +55,33 @@ def choose(file: XdfFile, which: str | None) -> XdfStream:
         known = "; ".join(f"{stream.stream_id}: {stream.name!r}, {_facts(stream)}" for stream in file.streams) or "none"
         several = "several streams can be meant; name one" if fitting else "no stream of samples at a regular rate"
         raise SourceError(f"{file.path}: {several}; the file has {known}")
-    numbers = {str(stream.stream_id): stream.stream_id for stream in file.streams}
-    is_name = any(stream.name == which for stream in file.streams)
-    stream = file.stream(which if is_name else numbers.get(which, which))
+    stream = _named(file, which)
     if hindrance := _hindrance(stream):
         raise SourceError(f"{file.path}: stream {which!r}: expected samples at a regular rate, but {hindrance}")
     return stream
 
 
-def markers(file: XdfFile) -> list[tuple[float, str]]:
-    """All markers, in order of their synchronised time."""
-    return sorted(pair for stream in file.streams if _is_marker(stream) for pair in _markers(stream))
+def read_markers(file: XdfFile, which: str | None = None) -> list[tuple[float, str]]:
+    """Synchronised times and texts of a stream, by default of all of the type `Markers`, in order of time.
+
+    The text of a sample of several channels is that of the first one.
+    """
+    streams = [stream for stream in file.streams if _is_marker(stream)] if which is None else [_named(file, which)]
+    return sorted(pair for stream in streams for pair in _markers(stream))
 
 
 def _markers(stream: XdfStream) -> Iterator[tuple[float, str]]:
     values = stream.read().values
-    rows = values if isinstance(values, list) else [[f"{value:.15g}" for value in row] for row in values.tolist()]
+    rows = values if isinstance(values, list) else [[f"{row[0]:.15g}"] for row in values]
     for time, row in zip(stream.synchronised().tolist(), rows, strict=True):
-        yield time, " ".join(text for text in row if text)
+        yield time, row[0]
+
+
+def _named(file: XdfFile, which: str) -> XdfStream:
+    """By name, else by number."""
+    numbers = {str(stream.stream_id): stream.stream_id for stream in file.streams}
+    is_name = any(stream.name == which for stream in file.streams)
+    return file.stream(which if is_name else numbers.get(which, which))
 
 
 def _is_marker(stream: XdfStream) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_left
+from collections.abc import Iterator
 from functools import cache, cached_property, lru_cache
 from io import BufferedReader
 from pathlib import Path
@@ -25,6 +26,7 @@ from neuroloop_sources.xdf.index import Damage, Index, StreamIndex, scan
 F64 = NDArray[np.float64]
 Texts = list[list[str]]
 KEPT_CHUNKS = 4
+ROOM_BYTES = 1 << 18  # of samples on their way from the file
 
 
 class Samples(NamedTuple):
@@ -120,23 +122,21 @@ class XdfStream:
     def read(self, start: int = 0, stop: int | None = None) -> Samples:
         """Samples from `start` to before `stop`. Raises SourceError where they are damaged."""
         start, stop = self._cut(start, stop)
-        parts = []
-        number = int(np.searchsorted(self._edges, start, "right")) - 1
-        while start < stop:
-            first, after = int(self._edges[number]), int(self._edges[number + 1])
-            parts.append(self._part(number, start - first, min(stop, after) - first))
-            start = after
-            number += 1
+        times = np.empty(stop - start)
         if self.info.is_text:
-            texts = [row for part in parts for row in part.values]
-            return Samples(np.concatenate([np.zeros(0), *(part.times for part in parts)]), texts)
-        if len(parts) == 1:
-            return parts[0]
-        empty = np.zeros((0, self.info.channel_count), self.info.dtype)
-        return Samples(
-            np.concatenate([np.zeros(0), *(part.times for part in parts)]),
-            np.concatenate([empty, *(part.values for part in parts)]),
-        )
+            texts: Texts = []
+            for number, first, after in self._spans(start, stop):
+                part = self._chunk(number)
+                times[len(texts) : len(texts) + after - first] = part.times[first:after]
+                texts += part.values[first:after]
+            return Samples(times, texts)
+        values = np.empty((stop - start, self.info.channel_count), self.info.dtype)
+        done = 0
+        for number, first, after in self._spans(start, stop):
+            into = slice(done, done + after - first)
+            self._fill(times[into], values[into], number, first)
+            done = into.stop
+        return Samples(times, values)
 
     def find(self, time: float) -> int:
         """The number of the first sample at or after a time of the recorder's clock, where times only ever rise.
@@ -177,20 +177,32 @@ class XdfStream:
             corrected[chosen] = part.line.apply(times[chosen])
         return corrected
 
-    def _part(self, number: int, first: int, after: int) -> Samples:
-        """Some samples of a chunk."""
-        if self._is_uniform(number):
-            sample = layout.stamped(self.info.dtype, self.info.channel_count)
-            rows = np.empty(after - first, sample)
-            self._pread(rows.view(np.uint8).data, int(self._starts[number]) + first * sample.itemsize)
-            return Samples(rows["time"].astype(np.float64), np.ascontiguousarray(rows["values"]))
-        times, values = self._chunk(number)
-        return Samples(times[first:after], values[first:after])
+    def _spans(self, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
+        """The parts of chunks that a range of samples is in: (chunk, first, after), samples counted in the chunk."""
+        number = int(np.searchsorted(self._edges, start, "right")) - 1
+        while start < stop:
+            edge, after = int(self._edges[number]), int(self._edges[number + 1])
+            yield number, start - edge, min(stop, after) - edge
+            start = after
+            number += 1
+
+    def _fill(self, times: F64, values: NDArray[Any], number: int, first: int) -> None:
+        """With samples of a chunk of numbers."""
+        if not self._is_uniform(number):
+            part = self._chunk(number)
+            times[:] = part.times[first : first + len(times)]
+            values[:] = part.values[first : first + len(times)]
+            return
+        sample = layout.stamped(self.info.dtype, self.info.channel_count)
+        room = np.empty(min(len(times), max(1, ROOM_BYTES // sample.itemsize)), sample)
+        for start in range(0, len(times), len(room)):
+            rows = room[: len(times) - start]
+            self._pread(rows.view(np.uint8).data, int(self._starts[number]) + (first + start) * sample.itemsize)
+            times[start : start + len(rows)] = rows["time"]
+            values[start : start + len(rows)] = rows["values"]
 
     def _is_uniform(self, number: int) -> bool:
-        """Whether every sample has a timestamp and as many bytes, so that some can be read alone."""
-        if self.info.is_text:
-            return False
+        """Whether every sample of a chunk of numbers has a timestamp, so that some can be read alone."""
         row = 1 + layout.STAMP + self.info.channel_count * self.info.dtype.itemsize
         return self._index.sizes[number] == self._index.counts[number] * row
 
