@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from neuroloop.errors import Conflict, ModelError
+from neuroloop.recording.reader import XdfFile
 from neuroloop.recording.writer import XdfWriter, stream_header
 from neuroloop_sources.xdf.layout import NUMBERS
 
@@ -87,6 +88,22 @@ def test_a_footer_says_the_first_and_last_timestamp_and_the_clock_offsets(tmp_pa
     assert float(footer["last_timestamp"][0]) == 0.30000000000000004
     assert footer["clock_offsets"][0]["offset"] == [{"time": ["5.3"], "value": ["-0.1"]}]
     assert (found["clock_times"], found["clock_values"]) == ([5.3], [-0.1])
+
+
+def test_pyxdf_synchronises_what_was_written_by_the_clock_offsets(tmp_path):
+    generator = np.random.default_rng(0)
+    times = 1000 + np.arange(5000) / 100
+    with XdfWriter(tmp_path / "a.xdf") as writer:
+        stream = writer.add_stream(header())
+        for start in range(0, 5000, 500):
+            writer.samples(stream, times[start : start + 500], np.zeros((500, 2), np.float32))
+            collected = float(times[start])
+            writer.clock_offset(stream, collected, -900 + 1e-5 * collected + generator.normal(0, 1e-5))
+    (found,), _ = pyxdf.load_xdf(str(writer.path), dejitter_timestamps=False, synchronize_clocks=True)
+    np.testing.assert_allclose(found["time_stamps"], times - 900 + 1e-5 * times, rtol=0, atol=1e-4)
+    with XdfFile(writer.path) as file:
+        np.testing.assert_allclose(file.streams[0].synchronised(), found["time_stamps"], rtol=0, atol=1e-6)
+        np.testing.assert_array_equal(file.streams[0].times(), times)
 
 
 def test_a_header_is_kept_to_the_byte(tmp_path):
