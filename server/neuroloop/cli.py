@@ -9,7 +9,14 @@ from typing import Annotated, Any
 
 import typer
 
-from neuroloop import fit_commands, model_commands, registry_commands, session_commands, token_commands
+from neuroloop import (
+    encoder_commands,
+    fit_commands,
+    model_commands,
+    registry_commands,
+    session_commands,
+    token_commands,
+)
 from neuroloop.cli_errors import one_line_errors
 from neuroloop_sources.cli import play, simulate
 
@@ -25,6 +32,7 @@ app.add_typer(schema_app, name="schema")
 app.add_typer(token_commands.app, name="token")
 app.add_typer(registry_commands.app, name="registry")
 app.add_typer(session_commands.app, name="sessions")
+app.add_typer(encoder_commands.app, name="encoders")
 app.add_typer(session_commands.labels_app, name="labels")
 app.add_typer(model_commands.app, name="models")
 app.add_typer(fit_commands.app, name="fits")

@@ -11,7 +11,9 @@ from jsonschema import Draft202012Validator
 from tests.integration.conftest import Source
 from tests.integration.models import bank, weights
 from tests.processes import serving, wait_until, write_config
+from typer.testing import CliRunner
 
+from neuroloop.cli import app as cli
 from neuroloop_client import AsyncClient, Client
 
 PATH = "/v1/sessions/vision/encoder"
@@ -104,6 +106,9 @@ def test_a_session_follows_an_alias(http):
         ("PUT", "", {"model": "foreign", "version": 1}, 422, "these are none: x9"),
         ("PUT", "", {"model": "reach", "version": 1}, 422, "expected an encoder (kind 'lnp')"),
         ("PUT", "", {"model": "retina", "version": 1, "role": "shadow", "encoder": "retina"}, 409, "another name"),
+        ("POST", "/promote", {"name": "nobody"}, 404, "no shadow 'nobody'"),
+        ("POST", "/promote", {"name": "retina"}, 409, "is the active one"),
+        ("POST", "/promote", {}, 422, "name"),
         ("DELETE", "/nobody", None, 404, "no shadow 'nobody'"),
         ("DELETE", "/retina", None, 409, "is the active one"),
     ],
@@ -111,7 +116,7 @@ def test_a_session_follows_an_alias(http):
 def test_what_cannot_be_done_is_said_with_the_reason(http, method, path, body, code, words):
     assert http.put(PATH, json={"model": "retina", "version": 1}).status_code == 200
     others = {"wide": bank(frame=(1, 3, 3)).save(), "foreign": bank(cells=("c0", "x9")).save(), "reach": weights()}
-    if body is not None and body["model"] in others:
+    if body is not None and body.get("model") in others:
         assert http.post(f"/v1/models/{body['model']}/versions", content=others[body["model"]]).status_code == 201
     before = status(http)["encoders"][0]["model"]
     answer = http.request(method, PATH + path, json=body)
@@ -164,7 +169,7 @@ def test_messages_are_of_the_schema_and_come_for_every_bin(http):
     assert all(score is not None for score in messages[-1]["correlation"])
 
 
-def test_both_clients_exchange_roll_back_and_remove(http):
+def test_both_clients_exchange_promote_roll_back_and_remove(http):
     url = str(http.base_url)
     with Client(url) as client:
         client.put_encoder("vision", "retina", version=1)
@@ -175,7 +180,26 @@ def test_both_clients_exchange_roll_back_and_remove(http):
 
     async def exchange():
         async with AsyncClient(url) as client:
-            await client.put_encoder("vision", "retina", version=2)
-            return await client.roll_back_encoder("vision")
+            await client.put_encoder("vision", "retina", version=2, role="shadow", encoder="candidate")
+            promoted = await client.promote_encoder("vision", "candidate")
+            back = await client.roll_back_encoder("vision")
+            await client.remove_shadow_encoder("vision", "candidate")
+            return [receipt["current"]["version"] for receipt in (promoted, back)]
 
-    assert asyncio.run(exchange())["current"]["version"] == 1
+    assert asyncio.run(exchange()) == [2, 1]
+
+
+def test_the_command_exchanges_promotes_rolls_back_and_removes(http):
+    def told(*arguments):
+        result = CliRunner().invoke(cli, ["encoders", *arguments, "--server", str(http.base_url)])
+        assert result.exit_code == 0, result.output
+        return json.loads(result.stdout)
+
+    assert told("swap", "vision", "retina", "--version", "1")["current"]["version"] == 1
+    shadow = ("swap", "vision", "retina", "--version", "3", "--role", "shadow", "--encoder", "candidate")
+    assert told(*shadow)["encoder"] == "candidate"
+    assert told("promote", "vision", "candidate")["current"]["version"] == 3
+    assert told("rollback", "vision")["current"]["version"] == 1
+    assert told("remove", "vision", "candidate")["model"]["version"] == 3
+    last = [entry["path"] for entry in http.get("/v1/audit", params={"limit": 5}).json()["entries"]]
+    assert [path.removeprefix(PATH) for path in last] == ["", "", "/promote", "/rollback", "/candidate"]

@@ -188,6 +188,24 @@ def test_versions_are_rolled_back_and_shadows_come_and_go(session, pair):
         session.command("encoder_remove", name="retina")
 
 
+def test_a_promoted_shadow_costs_no_bin_and_a_rollback_makes_it_a_shadow_again(session, pair):
+    swap(session, pair, **encoder_loading(1))
+    swap(session, pair, **encoder_loading(2, bank(gain=3.0).save(), role="shadow", encoder="candidate"))
+    receipt = swap(session, pair, "encoder_promote", name="candidate")
+    assert (receipt["bin"], receipt["encoder"], receipt["role"]) == (20, "candidate", "active")
+    assert receipt["missed_bins"] == 0
+    assert (receipt["previous"]["version"], receipt["current"]["version"]) == (1, 2)
+    promoted = session.events("encoder_swapped")[-1]
+    assert (promoted["by"], promoted["current"], promoted["bin"]) == ("promote", receipt["current"], 20)
+    back = swap(session, pair, "encoder_rollback")
+    assert (back["previous"]["version"], back["current"]["version"]) == (2, 1)
+    candidate = encodings(session, 15, "candidate")
+    assert [message["role"] for message in candidate] == ["shadow"] * 5 + ["active"] * 5 + ["shadow"] * 5
+    assert [message["seq"] for message in candidate] == list(range(15, 30))
+    assert {message["reason"] for message in candidate} == {None}
+    assert [message["seq"] for message in encodings(session, 15)] == [*range(10, 20), *range(25, 30)]
+
+
 def test_encoders_and_their_stimulus_outlive_a_stop(session, pair):
     swap(session, pair, **encoder_loading(1))
     session.command("stop")

@@ -134,6 +134,10 @@ class Calls(ModelCalls[MapT, ListT, FileT, NoneT]):
         """Return to the encoder that was active before, as it was then."""
         return self._map(session_call("POST", session, "/encoder/rollback", timeout=90.0))
 
+    def promote_encoder(self, session: str, encoder: str) -> MapT:
+        """Make a shadow the active encoder."""
+        return self._map(session_call("POST", session, "/encoder/promote", body={"name": encoder}, timeout=90.0))
+
     def remove_shadow_encoder(self, session: str, encoder: str) -> MapT:
         """Let a shadow among the encoders go."""
         return self._map(session_call("DELETE", session, f"/encoder/{quote(encoder, safe='')}"))

@@ -5,23 +5,14 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Path
-from pydantic import BaseModel, ConfigDict
 
 from neuroloop.api.errors import JsonResponse
 from neuroloop.api.live import Session
-from neuroloop.api.loading import DecoderLoad, change, load_version
+from neuroloop.api.loading import DecoderLoad, Promotion, change, load_version
 from neuroloop.api.models import Models
 from neuroloop.config import Name
 
 router = APIRouter(prefix="/v1/sessions/{session}/decoder", tags=["decoders"])
-
-
-class Promotion(BaseModel):
-    """The shadow that is to become the active decoder."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    name: Name
 
 
 @router.put("")

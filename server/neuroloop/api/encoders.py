@@ -8,7 +8,7 @@ from fastapi import APIRouter, Path
 
 from neuroloop.api.errors import JsonResponse
 from neuroloop.api.live import Session
-from neuroloop.api.loading import EncoderLoad, change, load_version
+from neuroloop.api.loading import EncoderLoad, Promotion, change, load_version
 from neuroloop.api.models import Models
 from neuroloop.config import Name
 
@@ -28,6 +28,12 @@ async def put_encoder(session: Session, registry: Models, load: EncoderLoad) -> 
 async def roll_back_encoder(session: Session) -> JsonResponse:
     """Return to what was active before, as it was then."""
     return JsonResponse(await change(session, "encoder_rollback"))
+
+
+@router.post("/promote")
+async def promote_encoder(session: Session, promotion: Promotion) -> JsonResponse:
+    """Make a shadow the active encoder; a rollback makes it a shadow again."""
+    return JsonResponse(await change(session, "encoder_promote", name=promotion.name))
 
 
 @router.delete("/{name}")

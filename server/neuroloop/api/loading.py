@@ -69,6 +69,14 @@ class EncoderLoad(Load):
     )
 
 
+class Promotion(BaseModel):
+    """The shadow that is to become the active one."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Name
+
+
 LOADS: dict[What, type[DecoderLoad] | type[EncoderLoad]] = {"decoder": DecoderLoad, "encoder": EncoderLoad}
 
 

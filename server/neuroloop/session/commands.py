@@ -179,6 +179,7 @@ HANDLERS: dict[str, Callable[[Loop, Command], dict[str, Any] | None]] = {
     "encoder_data": _encoder_data,
     "encoder_load": encoder_commands.load,
     "encoder_rollback": encoder_commands.rollback,
+    "encoder_promote": encoder_commands.promote,
     "encoder_remove": encoder_commands.remove,
     "shutdown": _shutdown,
 }

@@ -1,4 +1,4 @@
-"""The commands that load, roll back and remove encoders."""
+"""The commands that load, roll back, promote and remove encoders."""
 
 from __future__ import annotations
 
@@ -28,6 +28,10 @@ def load(loop: Loop, command: Command) -> None:
 
 def rollback(loop: Loop, command: Command) -> None:
     loop.encoders.rollback(command.reply)
+
+
+def promote(loop: Loop, command: Command) -> None:
+    loop.encoders.promote(check(Named, command).name, command.reply)
 
 
 def remove(loop: Loop, command: Command) -> None:

@@ -113,6 +113,11 @@ class Encoders:
         thread = self._thread_or_refuse()
         self._exchange("rollback", thread.encoding.rollback, reply)
 
+    def promote(self, name: str, reply: Future[Any]) -> None:
+        """Make a shadow the active encoder. Raises Conflict."""
+        thread = self._thread_or_refuse()
+        self._exchange("promote", lambda: thread.encoding.promote(name), reply)
+
     def remove(self, name: str, reply: Future[Any]) -> None:
         """Let a shadow go. Raises Conflict."""
         thread = self._thread_or_refuse()

@@ -1,8 +1,9 @@
 """The encoders of one session: who answers a bin, who takes over from whom. Owned by the encoders' thread.
 
-One encoder is active, the others are shadows; all answer every bin. What was active before is kept, as it was, for a
-rollback; where the active one fails, the newest of these takes its place and answers the same bin. An encoder that
-comes in is shown the frames and spikes that lead to the next bin, so that its first answer is as good as any.
+One encoder is active, the others are shadows; all answer every bin, so that a shadow is promoted as it is. What was
+active before is kept, as it was, for a rollback; where the active one fails, the newest of these takes its place and
+answers the same bin. An encoder that comes in is shown the frames and spikes that lead to the next bin, so that its
+first answer is as good as any.
 """
 
 from __future__ import annotations
@@ -189,6 +190,7 @@ class Encoding:
             detail = f"active encoder {failed.name!r}: {why}; back to {named(good)}"
             self._tell("encoder_guard", detail, {"role": "active", "model": failed.identity()} | facts)
             self._active = good
+            self._demote(failed)
             self._show()
             return good, rates, reason
         return None
@@ -220,7 +222,9 @@ class Encoding:
         shadows = {shadow.name for shadow in view.shadows}
         if role == "active":
             if name in shadows:
-                raise Conflict(f"encoder {name!r} is a shadow; give the active one another name ('encoder')")
+                raise Conflict(
+                    f"encoder {name!r} is a shadow; promote it, or give the active one another name ('encoder')"
+                )
             return
         if view.active is not None and name == view.active.name:
             raise Conflict(f"encoder {name!r} is the active one; give the shadow another name ('encoder')")
@@ -231,8 +235,12 @@ class Encoding:
         """Back to what was active before, as it was then. Raises Conflict."""
         if not self._past:
             raise Conflict("no earlier version of the encoder is kept, so there is nothing to return to")
+        if self._past[-1].name in self._shadows:
+            raise Conflict(f"a shadow has the name of the encoder before, {self._past[-1].name!r}; remove it first")
         before, good = self._active, self._past.pop()
         self._active = good
+        if before is not None:
+            self._demote(before)
         self._show()
         try:
             self._prime(good)
@@ -240,10 +248,26 @@ class Encoding:
             self._warn(good, self._guards.setdefault(good, Guard(inf, 1)).failed(str(fault)))
         return before, good
 
+    def promote(self, name: str) -> tuple[RunningEncoder | None, RunningEncoder]:
+        """Make a shadow the active encoder; it has seen every bin. Raises NotFound, and Conflict as `remove`."""
+        running, before = self.remove(name), self._active
+        running.role, running.was_shadow = "active", True
+        self._active = running
+        if before is not None:
+            self._past.append(before)
+        self._show()
+        return before, running
+
+    def _demote(self, running: RunningEncoder) -> None:
+        """What was promoted goes back among the shadows; what was loaded can be loaded again."""
+        if running.was_shadow and running.name not in self._shadows and len(self._shadows) < MOST_SHADOWS:
+            running.role, running.was_shadow = "shadow", False
+            self._shadows[running.name] = running
+
     def remove(self, name: str) -> RunningEncoder:
         """Let a shadow go. Raises NotFound, and Conflict for the active encoder."""
         if self._active is not None and name == self._active.name:
-            raise Conflict(f"encoder {name!r} is the active one; load another in its place")
+            raise Conflict(f"encoder {name!r} is the active one; load or promote another in its place first")
         if name not in self._shadows:
             raise NotFound(f"no shadow {name!r} among the encoders; there are: {', '.join(self._shadows) or 'none'}")
         removed = self._shadows.pop(name)

@@ -60,7 +60,8 @@ def _listed(names: Sequence[str]) -> str:
 class RunningEncoder:
     """One encoder, used by one thread at a time. model: the version that it was loaded from; alias: if it follows one.
 
-    seen: bins since the last reset; learned: bins that it has learned from.
+    seen: bins since the last reset; learned: bins that it has learned from. was_shadow: promoted, and not loaded as the
+    active one.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class RunningEncoder:
         self.bank = bank
         self.model = model
         self.alias = alias
+        self.was_shadow = False
         self.seen = 0
         self.learned = 0
         self.latency = Latency(("predict",))

@@ -74,6 +74,7 @@ NEEDS = {
     "DELETE /v1/sessions/{session}/decoder/{name}": "operator",
     "PUT /v1/sessions/{session}/encoder": "operator",
     "POST /v1/sessions/{session}/encoder/rollback": "operator",
+    "POST /v1/sessions/{session}/encoder/promote": "operator",
     "DELETE /v1/sessions/{session}/encoder/{name}": "operator",
     "GET /v1/sessions/{session}/rereference": "viewer",
     "PUT /v1/sessions/{session}/rereference": "operator",

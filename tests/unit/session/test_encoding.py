@@ -222,6 +222,60 @@ def test_rollback_returns_to_what_was_before_as_it_was():
         session.encoding.rollback()
 
 
+def roles(session):
+    """Of the encoders that answer the next bin: name -> role, version and reason."""
+    return {one["encoder"]: (one["role"], one["model"]["version"], one["reason"]) for one in session.bin()}
+
+
+def test_a_promoted_shadow_goes_on_with_what_it_has_learned_and_a_rollback_makes_it_a_shadow_again():
+    session = Session(online=True)
+    session.encoding.swap(running(1))
+    session.encoding.swap(running(2, name="candidate", role="shadow"))
+    session.bins(30)
+    before, now = session.encoding.promote("candidate")
+    assert (before.model.version, now.model.version, now.role, now.learned) == (1, 2, "active", 28)
+    assert roles(session) == {"candidate": ("active", 2, None)}
+    assert [past.model.version for past in session.encoding.view.past] == [1]
+    before, now = session.encoding.rollback()
+    assert (before.model.version, now.model.version, before.learned) == (2, 1, 29)
+    assert roles(session) == {"v1": ("active", 1, None), "candidate": ("shadow", 2, None)}
+
+
+def test_a_shadow_is_promoted_where_no_encoder_is_active(session):
+    session.encoding.swap(running(1, role="shadow"))
+    assert session.encoding.promote("v1")[0] is None
+    assert roles(session) == {"v1": ("active", 1, "settling")}
+    with pytest.raises(Conflict, match="nothing to return to"):
+        session.encoding.rollback()
+
+
+def test_only_a_shadow_is_promoted_and_its_name_stays_its_own(session):
+    session.encoding.swap(running(1))
+    session.encoding.swap(running(2, name="candidate", role="shadow"))
+    with pytest.raises(Conflict, match="'v1' is the active one; load or promote another"):
+        session.encoding.promote("v1")
+    with pytest.raises(NotFound, match="no shadow 'nobody' among the encoders; there are: candidate"):
+        session.encoding.promote("nobody")
+    session.encoding.promote("candidate")
+    session.encoding.swap(running(3, role="shadow"))
+    with pytest.raises(Conflict, match="a shadow has the name of the encoder before, 'v1'; remove it first"):
+        session.encoding.rollback()
+    session.encoding.remove("v1")
+    assert session.encoding.rollback()[1].model.version == 1
+
+
+def test_a_promoted_encoder_that_fails_is_a_shadow_again(session):
+    session.encoding.swap(running(1))
+    shadow = faulty("raise")
+    shadow.name, shadow.role = "candidate", "shadow"
+    session.encoding.swap(shadow)
+    session.bins(3)
+    session.encoding.promote("candidate")
+    (message,) = session.bin()
+    assert (message["encoder"], message["role"], message["reason"]) == ("v1", "active", None)
+    assert roles(session)["candidate"] == ("shadow", 2, "encoder failed")
+
+
 def test_shadows_come_and_go_by_their_names(session):
     session.encoding.swap(running(1))
     with pytest.raises(Conflict, match="is the active one; give the shadow another name"):
