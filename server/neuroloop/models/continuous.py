@@ -56,7 +56,7 @@ class ContinuousDecoder:
         """The targets for one rate vector, (features,) or of the decoder's shape, of any real type."""
         sample = check_sample(rates, self.shape)
         if self._arrays is None:
-            return self._abstain(f"untrained: load a version that a fit of kind {self.kind} has made")
+            return self._abstain(self._untrained)
         missing = int(np.count_nonzero(~np.isfinite(sample)))
         if missing:
             self._miss(self._arrays)
@@ -66,6 +66,10 @@ class ContinuousDecoder:
             self.reset()
             return self._abstain("out of range: the features exceed what can be added up")
         return Scores(state[: len(self.targets)] + self._arrays["mean"], None, None, np.zeros(0))
+
+    @property
+    def _untrained(self) -> str:
+        return f"untrained: load a version that a fit of kind {self.kind} has made"
 
     def _step(self, seen: F64, arrays: Arrays) -> F64:
         """The state, from what the features say of it."""

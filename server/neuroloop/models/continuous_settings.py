@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from neuroloop.models.gsnn_settings import NetworkSettings
+
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -33,4 +35,12 @@ class KalmanSettings(ContinuousSettings):
     )
 
 
-CONTINUOUS: Mapping[str, type[ContinuousSettings]] = {"ridge": RidgeSettings, "kalman": KalmanSettings}
+class GSNNContinuousSettings(ContinuousSettings, NetworkSettings):
+    """Settings of decoder kind `gsnn_continuous`."""
+
+
+CONTINUOUS: Mapping[str, type[ContinuousSettings]] = {
+    "ridge": RidgeSettings,
+    "kalman": KalmanSettings,
+    "gsnn_continuous": GSNNContinuousSettings,
+}

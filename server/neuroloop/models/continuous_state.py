@@ -6,7 +6,8 @@ correct  of kalman: (states, states), the part of the state before that stays be
 mean     (targets,), what is added to the first states to give the targets
 samples  (1,) int64, bins that it was fitted on; 0 of one that never was
 
-The states of ridge are its targets; of kalman its targets, and their changes where it has those.
+The states of ridge are its targets; of kalman its targets, and their changes where it has those. A decoder of kind
+`gsnn_continuous` knows a network instead, and how it answers: `gsnn_state.GSNNTargetWeights`.
 """
 
 from __future__ import annotations
@@ -18,8 +19,14 @@ import numpy as np
 
 from neuroloop.errors import ModelError
 from neuroloop.models.base import check_settings
-from neuroloop.models.continuous_settings import CONTINUOUS, ContinuousSettings, KalmanSettings
+from neuroloop.models.continuous_settings import (
+    CONTINUOUS,
+    ContinuousSettings,
+    GSNNContinuousSettings,
+    KalmanSettings,
+)
 from neuroloop.models.fitted_state import Arrays, read_array
+from neuroloop.models.gsnn_state import read_target_weights
 
 
 def read_continuous(
@@ -34,6 +41,8 @@ def read_continuous(
         raise ModelError(f"decoder state: expected samples from 0 on, got {samples[0]}")
     if samples[0] == 0:
         return None
+    if isinstance(settings, GSNNContinuousSettings):
+        return read_target_weights(settings, features, targets, state).arrays()
     filtered = isinstance(settings, KalmanSettings)
     states = targets * (2 if isinstance(settings, KalmanSettings) and settings.velocity else 1)
     shapes = {"matrix": (features, states), "bias": (states,), "mean": (targets,)}

@@ -31,7 +31,7 @@ from neuroloop.errors import ModelError
 from neuroloop.models.calibration import Trials
 from neuroloop.models.gsnn_graph import Graph
 from neuroloop.models.gsnn_parameters import start
-from neuroloop.models.gsnn_settings import ClusterGraph, GSNNFitSettings, GSNNSettings, NodeGraph
+from neuroloop.models.gsnn_settings import ClusterGraph, GSNNFitSettings, GSNNSettings, NetworkSettings, NodeGraph
 from neuroloop.models.gsnn_state import GSNNWeights, standardised
 from neuroloop.models.gsnn_torch import GSNNModule
 from neuroloop.models.kept import Kept
@@ -41,6 +41,9 @@ from neuroloop.models.torch_threads import threads
 
 F64 = NDArray[np.float64]
 Indices = NDArray[np.intp]
+Bins = NDArray[np.bool_]
+Loss = Callable[[Tensor, Tensor], Tensor]
+OnEpoch = Callable[[int, float], None]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -55,15 +58,24 @@ class GSNNFit:
     left_out: tuple[str, ...]
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class Trained:
+    """A module after its training; `curve` and `left_out` as in `GSNNFit`."""
+
+    module: GSNNModule
+    curve: list[float]
+    left_out: tuple[str, ...]
+
+
 def fit(
     rates: F64,
     labels: Indices,
-    held_back: NDArray[np.bool_],
+    held_back: Bins,
     classes: int,
     graph: Graph,
     settings: GSNNSettings,
     training: GSNNFitSettings,
-    on_epoch: Callable[[int, float], None] | None = None,
+    on_epoch: OnEpoch | None = None,
     kept: Kept = Kept(),  # noqa: B008 (immutable)
 ) -> GSNNFit:
     """Fit a decoder.
@@ -73,22 +85,44 @@ def fit(
     kept: what it goes on from, to the same end.
     Raises ModelError where fewer than two samples are left to learn from, or a pathway names no function.
     """
+    mean, scale = standard(rates[~held_back])
+    inputs = torch.from_numpy(standardised(rates, mean, scale))
+    targets = torch.from_numpy(labels.astype(np.int64))
+    loss, gain = functional.cross_entropy, 1.0  # the temperature makes up for features that are missing in training
+    trained = train(inputs, targets, held_back, graph, settings, training, loss, gain, on_epoch, kept)
+    with threads(training.threads):
+        sharpness = _sharpness(trained.module, inputs[held_back], labels[held_back], classes)
+    samples = np.bincount(labels, minlength=classes).astype(np.int64)
+    weights = GSNNWeights(graph, trained.module.export(), mean, scale, sharpness, samples)
+    return GSNNFit(weights, trained.curve, trained.left_out)
+
+
+def train(
+    inputs: Tensor,
+    targets: Tensor,
+    held_back: Bins,
+    graph: Graph,
+    settings: NetworkSettings,
+    training: GSNNFitSettings,
+    loss: Loss,
+    gain: float,
+    on_epoch: OnEpoch | None,
+    kept: Kept,
+) -> Trained:
+    """Train a network from its start.
+
+    inputs: (samples, features), standardised. loss: of outputs and targets. gain: on the features that are not taken
+    as missing. Raises ModelError as `fit` does.
+    """
     learned = ~held_back
     if np.count_nonzero(learned) < 2:
         raise ModelError(f"gsnn: expected two samples or more to learn from, got {np.count_nonzero(learned)}")
-    mean, scale = standard(rates[learned])
-    inputs = torch.from_numpy(standardised(rates, mean, scale))
-    targets = torch.from_numpy(labels.astype(np.int64))
     module = GSNNModule(graph, settings, start(settings, graph, training.seed))
     names, regulariser = _regulariser(graph, settings, training)
     with threads(training.threads):
-        loop = _Loop(module, regulariser, training, kept)
+        loop = _Loop(module, regulariser, training, loss, gain, kept)
         curve = loop.run(inputs[learned], targets[learned], inputs[held_back], targets[held_back], on_epoch)
-        sharpness = _sharpness(module, inputs[held_back], labels[held_back], classes)
-    weights = GSNNWeights(
-        graph, module.export(), mean, scale, sharpness, np.bincount(labels, minlength=classes).astype(np.int64)
-    )
-    return GSNNFit(weights, curve, tuple(names[number] for number in regulariser.left_out) if regulariser else ())
+    return Trained(module, curve, tuple(names[number] for number in regulariser.left_out) if regulariser else ())
 
 
 def standard(rates: F64) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -99,7 +133,7 @@ def standard(rates: F64) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     return mean.astype(np.float32), scale.astype(np.float32)
 
 
-def membership(graph: Graph, settings: GSNNSettings, training: GSNNFitSettings) -> tuple[list[str], NDArray[Any]]:
+def membership(graph: Graph, settings: NetworkSettings, training: GSNNFitSettings) -> tuple[list[str], NDArray[Any]]:
     """Names of the pathways, and which functions belong to them, (pathways, functions). Raises ModelError."""
     given: dict[str, Sequence[int | str]] = dict(training.pathways or {})
     if training.pathways is None and isinstance(settings.graph, ClusterGraph):
@@ -117,7 +151,7 @@ def membership(graph: Graph, settings: GSNNSettings, training: GSNNFitSettings) 
 
 
 def _regulariser(
-    graph: Graph, settings: GSNNSettings, training: GSNNFitSettings
+    graph: Graph, settings: NetworkSettings, training: GSNNFitSettings
 ) -> tuple[list[str], PathwayRegulariser | None]:
     names, matrix = membership(graph, settings, training)
     for name in (name for pair in training.dissimilar for name in pair):
@@ -140,17 +174,22 @@ class _Loop:
     """The training of one module, in place."""
 
     def __init__(
-        self, module: GSNNModule, regulariser: PathwayRegulariser | None, training: GSNNFitSettings, kept: Kept
+        self,
+        module: GSNNModule,
+        regulariser: PathwayRegulariser | None,
+        training: GSNNFitSettings,
+        loss: Loss,
+        gain: float,
+        kept: Kept,
     ) -> None:
         self._module, self._regulariser, self._training, self._kept = module, regulariser, training, kept
+        self._loss, self._gain = loss, gain
         self._parts = nn.ModuleList([module] if regulariser is None else [module, regulariser])
         learned = [one for part in self._parts for one in part.parameters() if one.requires_grad]
         self._optimiser = torch.optim.AdamW(learned, lr=training.learning_rate, weight_decay=training.weight_decay)
         self._generator = torch.Generator().manual_seed(training.seed)
 
-    def run(
-        self, x: Tensor, y: Tensor, held_x: Tensor, held_y: Tensor, tell: Callable[[int, float], None] | None
-    ) -> list[float]:
+    def run(self, x: Tensor, y: Tensor, held_x: Tensor, held_y: Tensor, tell: OnEpoch | None) -> list[float]:
         """The curve. Leaves the parameters of its least point, or of its last where nothing is held back."""
         curve: list[float] = []
         best, least, since = copy.deepcopy(self._module.state_dict()), math.inf, 0
@@ -163,7 +202,7 @@ class _Loop:
             loss = self._epoch(x, y)
             if len(held_y):
                 with torch.no_grad():
-                    loss = float(functional.cross_entropy(self._module(held_x).outputs, held_y))
+                    loss = float(self._loss(self._module(held_x).outputs, held_y))
             curve.append(loss)
             if tell is not None:
                 tell(epoch, loss)
@@ -189,13 +228,13 @@ class _Loop:
         self._generator.set_state(state["generator"])
 
     def _epoch(self, x: Tensor, y: Tensor) -> float:
-        """One pass in batches of even size, two samples or more each; the mean cross-entropy."""
+        """One pass in batches of even size, two samples or more each; the mean loss."""
         order = torch.randperm(len(y), generator=self._generator)
         total = 0.0
         for batch in order.tensor_split(max(1, len(y) // self._training.batch)):
             known = torch.rand(len(batch), x.shape[1], generator=self._generator) >= self._training.missing
-            passed = self._module(x[batch] * known)
-            loss = functional.cross_entropy(passed.outputs, y[batch])
+            passed = self._module(x[batch] * known * self._gain)
+            loss = self._loss(passed.outputs, y[batch])
             total += float(loss.detach()) * len(batch)
             if self._regulariser is not None:
                 loss = loss + sum(self._regulariser(passed.activations))

@@ -1,4 +1,4 @@
-"""The graph of a GSNN: inputs (features), functions (sites) and outputs (classes), and the edges that carry signals.
+"""The graph of a GSNN: inputs (features), functions (sites) and outputs (classes, or targets), and its edges.
 
 Edges lead from inputs to functions, between functions, and from functions to outputs; every function has an edge to
 itself beside these. Where all nodes or edges are numbered, functions come first, then inputs, then outputs; edges
@@ -129,7 +129,7 @@ def _once(what: str, items: Iterable[Any]) -> None:
 
 
 def make_graph(settings: GraphSettings, features: int, outputs: Sequence[str]) -> Graph:
-    """The graph that settings describe, for so many features and these outputs (classes). Raises ModelError."""
+    """The graph that settings describe, for so many features and these classes or targets. Raises ModelError."""
     if isinstance(settings, NodeGraph):
         return _from_nodes(settings, features, outputs)
     if isinstance(settings, ClusterGraph):
@@ -204,7 +204,7 @@ def _from_nodes(nodes: NodeGraph, features: int, outputs: Sequence[str]) -> Grap
         raise ModelError(f"graph: expected an input for each of {features} features, got {len(nodes.inputs)}")
     if nodes.outputs != list(outputs):
         wanted, got = ", ".join(outputs), ", ".join(nodes.outputs)
-        raise ModelError(f"graph: expected an output for each class, in their order: {wanted}; got {got}")
+        raise ModelError(f"graph: expected an output for each class or target, in their order: {wanted}; got {got}")
     _once("graph: node", [*nodes.inputs, *nodes.functions, *nodes.outputs])
     place = {
         name: (kind, number)

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from neuroloop.models import gsnn_kernels
 from neuroloop.models.gsnn_graph import Graph
 from neuroloop.models.gsnn_parameters import GSNNParameters
-from neuroloop.models.gsnn_settings import GSNNSettings
+from neuroloop.models.gsnn_settings import NetworkSettings
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -33,7 +33,12 @@ class GSNNInference:
     """One network at batch 1, with its scratch: for one thread at a time. mean, scale: of the features, (inputs,)."""
 
     def __init__(
-        self, graph: Graph, settings: GSNNSettings, parameters: GSNNParameters, mean: NDArray[Any], scale: NDArray[Any]
+        self,
+        graph: Graph,
+        settings: NetworkSettings,
+        parameters: GSNNParameters,
+        mean: NDArray[Any],
+        scale: NDArray[Any],
     ) -> None:
         source, target = graph.edge_index
         order = np.argsort(target, kind="stable")

@@ -16,8 +16,9 @@ a weight for each edge and channel and are zero elsewhere. Per node, over its ch
     mlp    h -> out elu(layer norm(in h))
     gate   h -> h sigmoid(out layer norm(elu(in h))), a number for each node: its attention
 
-A GSNN is a decoder (`gsnn`), a module to be fitted (`gsnn_torch`) and a compiled step (`gsnn_inference`): all three are
-made of these parameters. After GSNN; `gsnn_published` reads and writes its state dicts.
+A GSNN is a decoder (`gsnn`, `gsnn_continuous`), a module to be fitted (`gsnn_torch`) and a compiled step
+(`gsnn_inference`): all three are made of these parameters. After GSNN; `gsnn_published` reads and writes its state
+dicts.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from numpy.typing import NDArray
 
 from neuroloop.errors import ModelError
 from neuroloop.models.gsnn_graph import KINDS, Graph, graph_of
-from neuroloop.models.gsnn_settings import GSNNSettings
+from neuroloop.models.gsnn_settings import NetworkSettings
 
 F32 = NDArray[np.float32]
 
@@ -66,7 +67,7 @@ class GSNNParameters:
         return {entry.name: getattr(self, entry.name) for entry in fields(self)}
 
 
-def shapes(settings: GSNNSettings, graph: Graph) -> dict[str, tuple[int, ...]]:
+def shapes(settings: NetworkSettings, graph: Graph) -> dict[str, tuple[int, ...]]:
     """The shape of each parameter."""
     layers, channels = settings.layers, settings.channels
     gained = graph.functions if settings.norm in ("layer", "rms") else 0
@@ -96,7 +97,7 @@ def shapes(settings: GSNNSettings, graph: Graph) -> dict[str, tuple[int, ...]]:
     return {name: (layers, *shape) for name, shape in per_layer.items()}
 
 
-def make_parameters(settings: GSNNSettings, graph: Graph, given: Mapping[str, Any]) -> GSNNParameters:
+def make_parameters(settings: NetworkSettings, graph: Graph, given: Mapping[str, Any]) -> GSNNParameters:
     """Checked and as float32; what has no values may be missing.
 
     Raises ModelError, naming the parameter, for one that is missing, has another shape, or is not finite.
@@ -117,7 +118,7 @@ def make_parameters(settings: GSNNSettings, graph: Graph, given: Mapping[str, An
     return GSNNParameters(**taken)
 
 
-def start(settings: GSNNSettings, graph: Graph, seed: int) -> GSNNParameters:
+def start(settings: NetworkSettings, graph: Graph, seed: int) -> GSNNParameters:
     """Where a fit starts: weights normal with variance 1 / (what is summed), gains and residuals 1, the rest 0."""
     generator = np.random.default_rng(seed)
     ones = ("residual", "norm_gain", "mlp_gain", "attention_gain")

@@ -1,8 +1,8 @@
-"""Settings of decoder kind `gsnn` and of its fit. Apart from both, so that they can be checked without PyTorch."""
+"""Settings of decoder kinds `gsnn` and `gsnn_continuous` and of their fits, to be checked without PyTorch."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -43,8 +43,8 @@ class NodeGraph(_Settings):
 GraphSettings = Annotated[NeighbourGraph | ClusterGraph | NodeGraph, Field(discriminator="kind")]
 
 
-class GSNNSettings(_Settings):
-    """Settings of decoder kind `gsnn`."""
+class NetworkSettings(_Settings):
+    """Of the network, whatever it answers with."""
 
     channels: int = Field(4, ge=1, le=256, description="of each function node")
     layers: int = Field(3, ge=1, le=64)
@@ -58,23 +58,28 @@ class GSNNSettings(_Settings):
     graph: GraphSettings = Field(
         default_factory=NeighbourGraph, description="what a fit connects; weights bring the graph they were fitted on"
     )
-    threshold: float | None = Field(None, gt=0, le=1, description="probability below which the decoder abstains")
-    temperature: float | None = Field(None, gt=0, description="of the softmax; null takes the one that the fit found")
 
     @model_validator(mode="after")
-    def _norm_has_channels(self) -> GSNNSettings:
+    def _norm_has_channels(self) -> Self:
         if self.channels == 1 and self.norm in ("layer", "softmax"):
             raise ValueError(f"norm: {self.norm} needs two channels or more, got channels 1; take rms or none")
         return self
 
 
+class GSNNSettings(NetworkSettings):
+    """Settings of decoder kind `gsnn`."""
+
+    threshold: float | None = Field(None, gt=0, le=1, description="probability below which the decoder abstains")
+    temperature: float | None = Field(None, gt=0, description="of the softmax; null takes the one that the fit found")
+
+
 class GSNNFitSettings(_Settings):
-    """How a GSNN decoder is fitted: AdamW on the cross-entropy and the pathway losses."""
+    """How a GSNN decoder is fitted: AdamW on the cross-entropy, or the squared error, and the pathway losses."""
 
     epochs: int = Field(200, ge=1, description="at most")
     patience: int = Field(20, ge=1, description="epochs without improvement before it stops")
     validation: float = Field(
-        0.2, ge=0, lt=1, description="last share of the training trials, to stop by and for the temperature; 0: none"
+        0.2, ge=0, lt=1, description="last share of the training, to stop by and for the temperature; 0: none"
     )
     batch: int = Field(64, ge=2, description="samples in a step")
     learning_rate: float = Field(1e-2, gt=0)
@@ -92,3 +97,11 @@ class GSNNFitSettings(_Settings):
     learn_phi: bool = Field(False, description="learn how the channels of a node weigh in its score")
     threads: int = Field(1, ge=1, description="of the CPU")
     seed: int = Field(0, ge=0, lt=2**31)
+
+
+class GSNNContinuousFitSettings(GSNNFitSettings):
+    """The same of a decoder of continuous targets."""
+
+    missing: float = Field(
+        0.2, ge=0, lt=1, description="share of the features that each step takes as missing, against overfitting"
+    )

@@ -18,7 +18,7 @@ from torch.nn import functional
 from neuroloop.errors import ModelError
 from neuroloop.models.gsnn_graph import Graph
 from neuroloop.models.gsnn_parameters import LAYER_EPS, RMS_EPS, GSNNParameters, make_parameters
-from neuroloop.models.gsnn_settings import GSNNSettings
+from neuroloop.models.gsnn_settings import NetworkSettings
 
 NAMES = tuple(entry.name for entry in fields(GSNNParameters))
 
@@ -63,7 +63,7 @@ class GSNNModule(nn.Module):
     output: Tensor
     heard: Tensor
 
-    def __init__(self, graph: Graph, settings: GSNNSettings, parameters: GSNNParameters) -> None:
+    def __init__(self, graph: Graph, settings: NetworkSettings, parameters: GSNNParameters) -> None:
         super().__init__()
         self.graph, self.settings = graph, settings
         for name, array in parameters.arrays().items():

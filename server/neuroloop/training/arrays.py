@@ -4,8 +4,8 @@ maxrate, poisson,  rates (bins, features) or trials (trials, features), labels (
 lda, logistic, csp for none, or names with '' for none; optional: times (bins,) in seconds, usable (bins,) bool,
 gsnn               trial_numbers (bins,), channels (channels,)
 lfr                rates (bins, features), labels (bins,), and what is optional for maxrate
-ridge, kalman      rates (bins, features), targets (bins, targets), both NaN where unknown; optional: target_names
-                   (targets,), times, usable, channels
+ridge, kalman,     rates (bins, features), targets (bins, targets), both NaN where unknown; optional: target_names
+gsnn_continuous    (targets,), times, usable, channels
 lrr                samples (samples, channels); optional: channels (channels,)
 lnp                stimulus (bins, ...), counts (bins,) or (bins, cells); optional: times, usable, cells (cells,),
                    locations (cells, 2)
@@ -42,6 +42,7 @@ NAMES = {
     "csp": LABELLED,
     "ridge": CONTINUOUS,
     "kalman": CONTINUOUS,
+    "gsnn_continuous": CONTINUOUS,
     "lrr": ("samples", "channels"),
     "lnp": ("stimulus", "counts", "times", "usable", "cells", "locations"),
 }

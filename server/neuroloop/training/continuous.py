@@ -7,6 +7,7 @@ target is unknown have no part in it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -35,10 +36,37 @@ KINDS: Mapping[str, tuple[type[ContinuousDecoder], Learn]] = {
 }
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class TargetBins:
+    """What a fit of continuous targets is given, (bins, ...). training: bins to learn from; test: to measure on.
+
+    breaks: a bin does not follow the one before. names: of the targets. channels: labels, where the data have them.
+    """
+
+    rates: F64
+    targets: F64
+    breaks: Bins
+    training: Bins
+    test: Bins
+    names: list[str]
+    channels: list[str] | None
+
+
 def fit(request: FitRequest, arrays: inputs.Arrays, tell: Tell) -> Fitted:
     """Raises ModelError where too few bins are left to learn from, or the settings are not the kind's."""
     model, learn = KINDS[request.kind]
     settings: Any = check_settings(request.kind, CONTINUOUS[request.kind], request.settings)
+    bins = read(request, arrays)
+    chosen = bins.training
+    weights = learn(settings, bins.rates[chosen], bins.targets[chosen], _follows(bins.breaks, chosen))
+    decoder = model(bins.names, bins.rates.shape[1], settings)
+    decoder.take(weights | {"samples": np.array([chosen.sum()], np.int64)})
+    tell(1.0, None)
+    return fitted(decoder, bins)
+
+
+def read(request: FitRequest, arrays: inputs.Arrays) -> TargetBins:
+    """Raises ModelError where too few bins are left to learn from."""
     targets = np.asarray(arrays["targets"], np.float64)
     breaks = holes(arrays.get("times"), arrays.get("usable"), len(targets))
     rates = moving_mean(arrays["rates"], breaks, request.window or 1).astype(np.float64)
@@ -50,16 +78,22 @@ def fit(request: FitRequest, arrays: inputs.Arrays, tell: Tell) -> Fitted:
     if training.sum() < LEAST_BINS:
         raise ModelError(f"targets: expected {LEAST_BINS} known bins or more to learn from, got {training.sum()}")
     named = arrays.get("target_names", [f"target {number}" for number in range(targets.shape[1])])
-    decoder = model([str(name) for name in named], rates.shape[1], settings)
-    weights = learn(settings, rates[training], targets[training], _follows(breaks, training))
-    decoder.take(weights | {"samples": np.array([training.sum()], np.int64)})
-    metrics = measure(decoder, rates, targets, breaks, known & held_out) if request.held_out else {}
-    tell(1.0, None)
     channels = [str(name) for name in arrays["channels"]] if "channels" in arrays else None
-    file = decoder_files.of(decoder, rates.shape[1], channels)
+    return TargetBins(rates, targets, breaks, training, known & held_out, [str(name) for name in named], channels)
+
+
+def fitted(
+    decoder: ContinuousDecoder,
+    bins: TargetBins,
+    amounts: Mapping[str, int] | None = None,
+    training: Mapping[str, Any] | None = None,
+) -> Fitted:
+    """What the fit has made, measured. amounts, training: as in `Fitted`, of the kinds that have more of them."""
+    metrics = measure(decoder, bins.rates, bins.targets, bins.breaks, bins.test) if bins.test.any() else {}
+    file = decoder_files.of(decoder, bins.rates.shape[1], bins.channels)
     about = file.about.model_dump(mode="json", include={"settings", "targets", "features", "channels"})
-    amounts = {"training_samples": int(training.sum()), "held_out_samples": int((known & held_out).sum())}
-    return Fitted(decoder_files.write(file), about, metrics, amounts)
+    counts = {"training_samples": int(bins.training.sum()), "held_out_samples": int(bins.test.sum())}
+    return Fitted(decoder_files.write(file), about, metrics, counts | dict(amounts or {}), dict(training or {}))
 
 
 def measure(decoder: ContinuousDecoder, rates: F64, targets: F64, breaks: Bins, asked: Bins) -> dict[str, float]:

@@ -104,6 +104,10 @@ def fit(request: FitRequest, data: Arrays, tell: Tell, stages: Stages = nowhere)
         from neuroloop.training import lfr
 
         return lfr.fit(request, data, tell, stages)
+    elif request.kind == "gsnn_continuous":
+        from neuroloop.training import gsnn_continuous
+
+        return gsnn_continuous.fit(request, data, tell, stages)
     elif request.kind in CONTINUOUS:
         from neuroloop.training import continuous as kind  # type: ignore[no-redef]
     elif request.kind in FITTED:

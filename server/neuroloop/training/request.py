@@ -7,9 +7,23 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field, model_validator
 
 from neuroloop.config import BroadbandSettings, CountsSettings, FrontEnd, Name, Settings, check_kind
+from neuroloop.models.continuous_settings import CONTINUOUS
 from neuroloop.session.labels import HISTORY_S
 
-Kind = Literal["maxrate", "poisson", "lda", "logistic", "csp", "gsnn", "lfr", "ridge", "kalman", "lrr", "lnp"]
+Kind = Literal[
+    "maxrate",
+    "poisson",
+    "lda",
+    "logistic",
+    "csp",
+    "gsnn",
+    "lfr",
+    "ridge",
+    "kalman",
+    "gsnn_continuous",
+    "lrr",
+    "lnp",
+]
 Activation = Literal["none", "shadow", "active"]
 
 # The held-out metrics that `min_metric` can be about, larger is better; the first is the default.
@@ -21,6 +35,7 @@ METRICS: dict[str, tuple[str, ...]] = {
     "csp": ("accuracy", "balanced_accuracy"),
     "ridge": ("r2", "correlation"),
     "kalman": ("r2", "correlation"),
+    "gsnn_continuous": ("r2", "correlation"),
     "lrr": ("explained_variance",),
     "lnp": ("correlation", "bits_per_spike"),
     "lfr": ("accuracy", "balanced_accuracy"),
@@ -93,7 +108,8 @@ class FitRequest(Settings):
     name: Name = Field(description="of the model whose next version the result becomes")
     kind: Kind
     settings: dict[str, Any] = Field(
-        default_factory=dict, description="of the kind; for lnp, lfr and gsnn, `training` holds those of the fit"
+        default_factory=dict,
+        description="of the kind; for those that train in epochs, `training` holds those of the fit",
     )
     source: Source
     classes: list[str] | None = Field(None, min_length=2, description="of a decoder; by default the labels that occur")
@@ -128,7 +144,7 @@ class FitRequest(Settings):
             raise ValueError(
                 "source: an encoder needs the stimulus; upload arrays `stimulus` and `counts`, or name a live session"
             )
-        if self.kind in ("ridge", "kalman") and self.source.arrays is None:
+        if self.kind in CONTINUOUS and self.source.arrays is None:
             raise ValueError(f"source: {self.kind} needs continuous targets; upload arrays `rates` and `targets`")
         if self.kind != "lrr" and self.source.recordings is not None:
             raise ValueError(f"source: a fit of kind {self.kind} takes one recording; several are for lrr")

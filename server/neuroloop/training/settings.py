@@ -8,9 +8,9 @@ from pydantic import BaseModel
 
 from neuroloop.errors import ModelError
 from neuroloop.models.base import check_settings
-from neuroloop.models.continuous_settings import CONTINUOUS
+from neuroloop.models.continuous_settings import CONTINUOUS, GSNNContinuousSettings
 from neuroloop.models.fitted_settings import FITTED
-from neuroloop.models.gsnn_settings import GSNNFitSettings, GSNNSettings
+from neuroloop.models.gsnn_settings import GSNNContinuousFitSettings, GSNNFitSettings, GSNNSettings
 from neuroloop.models.lfr_settings import LFRFitSettings, LFRSettings
 from neuroloop.models.lnp_fit_settings import LNPFitSettings
 from neuroloop.models.lnp_parameters import LNPSettings
@@ -30,6 +30,8 @@ def check(request: FitRequest) -> None:
         encoder_settings(request)
     elif request.kind == "gsnn":
         gsnn_settings(request)
+    elif request.kind == "gsnn_continuous":
+        with_training(request, GSNNContinuousSettings, GSNNContinuousFitSettings)
     elif request.kind == "lfr":
         lfr_settings(request)
     else:
@@ -53,7 +55,7 @@ def rereference_settings(request: FitRequest) -> LRRSettings:
 
 def lfr_settings(request: FitRequest) -> tuple[LFRSettings, LFRFitSettings]:
     """Those of a decoder of kind `lfr` and, under `training`, of its fit."""
-    decoder, chosen = _with_training(request, LFRSettings, LFRFitSettings)
+    decoder, chosen = with_training(request, LFRSettings, LFRFitSettings)
     if chosen.pretrain_epochs:
         chosen.projectors.check_window(decoder.bins)
     return decoder, chosen
@@ -61,15 +63,16 @@ def lfr_settings(request: FitRequest) -> tuple[LFRSettings, LFRFitSettings]:
 
 def encoder_settings(request: FitRequest) -> tuple[LNPSettings, LNPFitSettings]:
     """Those of an LNP bank and, under `training`, of its fit."""
-    return _with_training(request, LNPSettings, LNPFitSettings)
+    return with_training(request, LNPSettings, LNPFitSettings)
 
 
 def gsnn_settings(request: FitRequest) -> tuple[GSNNSettings, GSNNFitSettings]:
     """Those of a GSNN decoder and, under `training`, of its fit."""
-    return _with_training(request, GSNNSettings, GSNNFitSettings)
+    return with_training(request, GSNNSettings, GSNNFitSettings)
 
 
-def _with_training(request: FitRequest, model: type[Model], fit: type[Fit]) -> tuple[Model, Fit]:
+def with_training(request: FitRequest, model: type[Model], fit: type[Fit]) -> tuple[Model, Fit]:
+    """Settings of a model and, under `training`, of its fit. Raises ModelError."""
     given = dict(request.settings)
     training = given.pop("training", {})
     if not isinstance(training, dict):

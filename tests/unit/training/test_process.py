@@ -328,17 +328,28 @@ def test_the_fit_process_ends_when_whoever_started_it_is_gone(started, tmp_path)
     assert not (tmp_path / "result.json").exists()
 
 
-@pytest.mark.parametrize("kind", ["ridge", "kalman"])
-def test_continuous_targets_are_fitted_and_measured_bin_by_bin(kind):
+@pytest.mark.parametrize(
+    ("kind", "settings", "more"),
+    [
+        ("ridge", {}, {}),
+        ("kalman", {}, {}),
+        (
+            "gsnn_continuous",
+            {"layers": 2, "training": {"epochs": 20, "patience": 20}},
+            {"held_back_samples": 316, "epochs": 20, "pathways_left_out": 0},
+        ),
+    ],
+)
+def test_continuous_targets_are_fitted_and_measured_bin_by_bin(kind, settings, more):
     generator = np.random.default_rng(6)
     targets = np.cumsum(generator.standard_normal((2000, 2)), axis=0)
     targets -= targets.mean(axis=0)
     rates = targets @ generator.standard_normal((2, 30)) + 20 * generator.standard_normal((2000, 30))
     targets[100:120] = np.nan
     data = {"rates": rates, "targets": targets, "target_names": np.array(["x", "y"])}
-    fitted = fit(request(kind, window=3), data, ignore)
+    fitted = fit(request(kind, window=3, settings=settings), data, ignore)
     assert fitted.about["targets"] == ["x", "y"]
-    assert fitted.amounts == {"training_samples": 1580, "held_out_samples": 400}
+    assert fitted.amounts == {"training_samples": 1580, "held_out_samples": 400} | more
     assert fitted.metrics["correlation"] > 0.9
     assert decoder_files.load(decoder_files.read(fitted.weights)).targets == ("x", "y")
     with pytest.raises(ModelError, match="expected 10 known bins or more to learn from, got 0"):
