@@ -147,7 +147,7 @@ FrontEnd = Annotated[
 ]
 
 OF_RATES = ("maxrate", "poisson")  # decoder kinds whose features are never negative
-OF_COVARIANCE = ("csp",)  # those whose features are the covariance of channels
+OF_COVARIANCE = ("csp", "riemann")  # those whose features are the covariance of channels
 
 
 def check_kind(key: str, kind: str, front_end: FrontEnd) -> None:
@@ -155,7 +155,7 @@ def check_kind(key: str, kind: str, front_end: FrontEnd) -> None:
     if front_end.kind == "covariance" and kind in OF_RATES:
         raise ValueError(
             f"{key}: {kind} takes rates, and the front end covariance gives features that may be negative; "
-            "expected csp, lda, logistic, or another kind that takes those"
+            "expected csp, riemann, lda, logistic, or another kind that takes those"
         )
     if front_end.kind != "covariance" and kind in OF_COVARIANCE:
         raise ValueError(f"{key}: {kind} takes the front end covariance, got {front_end.kind}")

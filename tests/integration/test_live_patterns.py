@@ -1,4 +1,4 @@
-"""Spatial patterns of a running session: labelled, fitted, put to use in it, all over HTTP."""
+"""Decoders on the covariance of channels, from a running session: labelled, fitted, put to use in it, over HTTP."""
 
 import httpx
 import numpy as np
@@ -48,7 +48,8 @@ def trials(open_source, unique_name):
     return source, push
 
 
-def test_spatial_patterns_are_fitted_from_a_running_session_and_decode_its_next_trials(http, trials, unique_name):
+@pytest.mark.parametrize("kind", ["csp", "riemann"])
+def test_covariances_are_fitted_from_a_running_session_and_tell_its_next_trials(http, trials, unique_name, kind):
     source, push = trials
     path = f"/v1/sessions/{unique_name}"
 
@@ -64,7 +65,7 @@ def test_spatial_patterns_are_fitted_from_a_running_session_and_decode_its_next_
         label = {"label": CLASSES[trial % 2], "start": end - 1, "end": end}
         assert http.post(f"{path}/labels", json=label).status_code == 200
     live = {"session": unique_name, "seconds": 60}
-    answer = http.post("/v1/fits?activate=active", json={"name": "mine", "kind": "csp", "source": {"live": live}})
+    answer = http.post("/v1/fits?activate=active", json={"name": "mine", "kind": kind, "source": {"live": live}})
     assert answer.status_code == 202, answer.text
     ended = ("done", "failed")
     job = wait_until(lambda: (job := http.get(answer.headers["Location"]).json())["state"] in ended and job, "the fit")

@@ -68,7 +68,10 @@ def test_the_examples_that_the_readme_names_are_there():
             {"front_end": {"kind": "covariance", "bands": {"mu": [8, 20000]}}, "decoders": [CSP]},
             ["front_end.bands.mu", "20000", "15000"],
         ),
-        ({"front_end": {"kind": "covariance"}}, ["kind of 'decoder'", "maxrate takes rates", "expected csp, lda"]),
+        (
+            {"front_end": {"kind": "covariance"}},
+            ["kind of 'decoder'", "maxrate takes rates", "expected csp, riemann, lda"],
+        ),
         ({"decoders": [CSP]}, ["kind of 'd'", "csp takes", "covariance, got broadband"]),
     ],
 )

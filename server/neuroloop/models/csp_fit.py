@@ -36,7 +36,7 @@ def fit_csp(settings: CSPSettings, features: F64, labels: Indices, classes: int)
     more. Raises ModelError for features that are no covariances, or that leave nothing to filter.
     """
     assert settings.bands is not None
-    found = [filters(band, labels, settings) for band in matrices(features, settings.bands)]
+    found = [filters(band, labels, settings) for band in matrices(features, settings.bands, "csp")]
     count = min(len(contrast) for band in found for contrast in band)
     if count == 0:
         raise ModelError("csp: the channels have less power than the ridge; make it smaller")
@@ -49,9 +49,9 @@ def fit_csp(settings: CSPSettings, features: F64, labels: Indices, classes: int)
     return {"spatial": spatial} | fit_lda(settings, powers, labels, classes)
 
 
-def matrices(features: F64, bands: int) -> F64:
-    """Of upper triangles: (bands, trials, channels, channels), symmetric."""
-    channels = channel_count(features.shape[1], bands)
+def matrices(features: F64, bands: int, kind: str) -> F64:
+    """Of upper triangles: (bands, trials, channels, channels), symmetric. kind: of the decoder, for the error."""
+    channels = channel_count(features.shape[1], bands, kind)
     rows, columns = np.triu_indices(channels)
     found = np.zeros((bands, len(features), channels, channels))
     triangles = features.reshape(len(features), bands, -1).swapaxes(0, 1)

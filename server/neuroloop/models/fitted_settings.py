@@ -37,14 +37,32 @@ class LogisticSettings(FittedSettings):
     penalty: float = Field(1.0, gt=0, description="of the squared weights, on standardised features")
 
 
-class CSPSettings(LDASettings):
-    """Settings of decoder kind `csp`."""
+class CovarianceSettings(FittedSettings):
+    """Settings of a decoder whose features are the covariance of channels in bands."""
 
     bands: int | None = Field(
         None, ge=1, description="of the front end; null where the data of the fit name their channels"
     )
+
+
+class CSPSettings(LDASettings, CovarianceSettings):
+    """Settings of decoder kind `csp`."""
+
     filters: int = Field(6, ge=1, le=64, description="spatial filters per band and contrast, from both ends in turn")
     ridge: float = Field(1e-5, ge=0, description="on each channel's power, relative to the mean over the channels")
 
 
-FITTED: Mapping[str, type[FittedSettings]] = {"lda": LDASettings, "logistic": LogisticSettings, "csp": CSPSettings}
+class RiemannSettings(LogisticSettings, CovarianceSettings):
+    """Settings of decoder kind `riemann`. penalty: of the squared weights in the tangent space."""
+
+    ridge: float = Field(
+        1e-2, gt=0, description="on each channel's power, relative to the mean over the channels of the same sample"
+    )
+
+
+FITTED: Mapping[str, type[FittedSettings]] = {
+    "lda": LDASettings,
+    "logistic": LogisticSettings,
+    "csp": CSPSettings,
+    "riemann": RiemannSettings,
+}

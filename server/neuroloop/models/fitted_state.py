@@ -1,10 +1,12 @@
-"""What decoders of the kinds `lda`, `logistic` and `csp` know, as arrays: checked without decoder and compiler.
+"""What decoders of the kinds `lda`, `logistic`, `csp`, `riemann` know, as arrays: checked without one, or a compiler.
 
 matrix, bias   (inputs, classes), (classes,) float64: logits are `inputs @ matrix + bias`
 sharpness      (1,), 1 / temperature of the softmax
 samples        (classes,) int64, of each class that it was fitted on; a class with none is never the answer
 spatial        of csp: (bands, filters, channels) float64; its inputs are the log-powers behind these filters, band by
                band. The inputs of lda and logistic are the features.
+whiten         of riemann: (bands, channels, channels) float64, M^-1/2 of the mean M in each band; its inputs are the
+               coordinates in the tangent space there, band by band, as many as the features
 
 The registry asks before it stores a file, a decoder before it takes a state over: the same function.
 """
@@ -20,18 +22,18 @@ from numpy.typing import NDArray
 
 from neuroloop.errors import ModelError
 from neuroloop.models.base import check_settings
-from neuroloop.models.fitted_settings import FITTED, CSPSettings, FittedSettings
+from neuroloop.models.fitted_settings import FITTED, CSPSettings, FittedSettings, RiemannSettings
 
 Arrays = dict[str, NDArray[Any]]
 
 
-def channel_count(features: int, bands: int) -> int:
+def channel_count(features: int, bands: int, kind: str) -> int:
     """Channels whose covariance in so many bands has so many features. Raises ModelError where there are none."""
     pairs, rest = divmod(features, bands)
     channels = (isqrt(8 * pairs + 1) - 1) // 2
     if rest or channels < 1 or channels * (channels + 1) // 2 != pairs:
         raise ModelError(
-            f"csp: expected the covariance of channels in {bands} bands, channels (channels + 1) / 2 features each "
+            f"{kind}: expected the covariance of channels in {bands} bands, channels (channels + 1) / 2 features each "
             f"(front_end: {{kind: covariance}}); got {features} features"
         )
     return channels
@@ -52,6 +54,9 @@ def read_fitted(settings: FittedSettings, features: int, classes: int, state: Ma
     if isinstance(settings, CSPSettings):
         found["spatial"] = _spatial(settings, features, state)
         inputs = found["spatial"].shape[0] * found["spatial"].shape[1]
+    elif isinstance(settings, RiemannSettings):
+        bands, channels = _bands(settings.bands, "riemann", features)
+        found["whiten"] = read_array(state, "whiten", (bands, channels, channels), "f").astype(np.float64)
     found["matrix"] = read_array(state, "matrix", (inputs, classes), "f").astype(np.float64)
     found["bias"] = read_array(state, "bias", (classes,), "f").astype(np.float64)
     found["sharpness"] = read_array(state, "sharpness", (1,), "f").astype(np.float64)
@@ -61,14 +66,19 @@ def read_fitted(settings: FittedSettings, features: int, classes: int, state: Ma
 
 
 def _spatial(settings: CSPSettings, features: int, state: Mapping[str, Any]) -> NDArray[np.float64]:
-    if settings.bands is None:
-        raise ModelError(
-            "settings of 'csp': bands: expected the number of bands of a decoder that was fitted, got null"
-        )
+    bands, channels = _bands(settings.bands, "csp", features)
     shape = np.asarray(state.get("spatial")).shape
     filters = shape[1] if len(shape) == 3 else 1
-    channels = channel_count(features, settings.bands)
-    return read_array(state, "spatial", (settings.bands, filters, channels), "f").astype(np.float64)
+    return read_array(state, "spatial", (bands, filters, channels), "f").astype(np.float64)
+
+
+def _bands(bands: int | None, kind: str, features: int) -> tuple[int, int]:
+    """How many there are, and the channels in each."""
+    if bands is None:
+        raise ModelError(
+            f"settings of {kind!r}: bands: expected the number of bands of a decoder that was fitted, got null"
+        )
+    return bands, channel_count(features, bands, kind)
 
 
 def check_fitted(kind: str, settings: Mapping[str, Any], features: int, classes: int, state: Mapping[str, Any]) -> None:

@@ -36,26 +36,40 @@ def fit_lda(settings: LDASettings, inputs: F64, labels: Indices, classes: int) -
 
 def fit_logistic(settings: LogisticSettings, inputs: F64, labels: Indices, classes: int) -> Arrays:
     """See `fit_lda`."""
-    model = sklearn("linear_model").LogisticRegression(
+    return _fit(_logistic(settings), inputs, labels, classes)
+
+
+def fit_logistic_as_it_is(settings: LogisticSettings, inputs: F64, labels: Indices, classes: int) -> Arrays:
+    """The same without standardising: for inputs that are in one unit, and about 0."""
+    model = _logistic(settings).fit(inputs, labels)
+    return _placed(model, np.ones(inputs.shape[1]), labels, classes)
+
+
+def _logistic(settings: LogisticSettings) -> Any:
+    return sklearn("linear_model").LogisticRegression(
         C=1.0 / settings.penalty,
         class_weight="balanced" if settings.prior == "uniform" else None,
         max_iter=MOST_ITERATIONS,
     )
-    return _fit(model, inputs, labels, classes)
 
 
 def _fit(model: Any, inputs: F64, labels: Indices, classes: int) -> Arrays:
     standard, per_unit, mean = standardise(inputs)
-    varies = per_unit > 0
-    model.fit(standard[:, varies], labels)
+    model.fit(standard[:, per_unit > 0], labels)
+    found = _placed(model, per_unit, labels, classes)
+    return found | {"bias": found["bias"] - mean @ found["matrix"]}
+
+
+def _placed(model: Any, per_unit: F64, labels: Indices, classes: int) -> Arrays:
+    """The weights of a fitted model, each in its place. per_unit: factor on each input, 0 of those it was not given."""
     weights, offsets = model.coef_, model.intercept_
     if len(weights) == 1:  # two classes: one logit, of the second against the first
         weights, offsets = np.concatenate([-weights, weights]) / 2, np.concatenate([-offsets, offsets]) / 2
-    matrix, bias = np.zeros((inputs.shape[1], classes)), np.zeros(classes)
-    learned = np.unique(labels)
-    matrix[np.ix_(varies, learned)] = weights.T * per_unit[varies, None]
+    matrix, bias = np.zeros((len(per_unit), classes)), np.zeros(classes)
+    learned, given = np.unique(labels), per_unit > 0
+    matrix[np.ix_(given, learned)] = weights.T * per_unit[given, None]
     bias[learned] = offsets
-    return {"matrix": matrix, "bias": bias - mean @ matrix}
+    return {"matrix": matrix, "bias": bias}
 
 
 def standardise(inputs: F64) -> tuple[F64, F64, F64]:

@@ -1,8 +1,8 @@
 """Training data as NPZ files: what each kind needs, checked from the headers alone, and read. Nothing is unpickled.
 
 maxrate, poisson,  rates (bins, features) or trials (trials, features), labels (bins,) or (trials,): indices with -1
-lda, logistic, csp for none, or names with '' for none; optional: times (bins,) in seconds, usable (bins,) bool,
-gsnn               trial_numbers (bins,), channels (channels,)
+lda, logistic,     for none, or names with '' for none; optional: times (bins,) in seconds, usable (bins,) bool,
+csp, riemann, gsnn trial_numbers (bins,), channels (channels,)
 lfr                rates (bins, features), labels (bins,), and what is optional for maxrate
 ridge, kalman,     rates (bins, features), targets (bins, targets), both NaN where unknown; optional: target_names
 gsnn_continuous    (targets,), times, usable, channels
@@ -40,6 +40,7 @@ NAMES = {
     "lda": LABELLED,
     "logistic": LABELLED,
     "csp": LABELLED,
+    "riemann": LABELLED,
     "ridge": CONTINUOUS,
     "kalman": CONTINUOUS,
     "gsnn_continuous": CONTINUOUS,

@@ -1,4 +1,4 @@
-"""Fitting the decoders that learn all trials at once: LDA, logistic regression, common spatial patterns.
+"""Fitting the decoders that learn all trials at once: LDA, logistic regression, spatial patterns, geometry.
 
 The temperature of the answers comes from the training alone: its trials are left out in turn, a run of them at a time,
 and answered by a decoder fitted on the others. What is registered is fitted on the whole training and measured on what
@@ -20,10 +20,12 @@ from neuroloop.models.calibration import Trials
 from neuroloop.models.csp import CSP
 from neuroloop.models.csp_fit import fit_csp
 from neuroloop.models.fitted import FittedDecoder
-from neuroloop.models.fitted_settings import FITTED, CSPSettings, FittedSettings
+from neuroloop.models.fitted_settings import FITTED, CovarianceSettings, FittedSettings
 from neuroloop.models.fitted_state import Arrays
 from neuroloop.models.linear import LDA, Logistic
 from neuroloop.models.linear_fit import fit_lda, fit_logistic
+from neuroloop.models.riemann import Riemann
+from neuroloop.models.riemann_fit import fit_riemann
 from neuroloop.signal.band_covariance import pair_count
 from neuroloop.training import arrays as inputs
 from neuroloop.training.decoders import class_labels, labelled_samples, measure
@@ -38,6 +40,7 @@ KINDS: Mapping[str, tuple[type[FittedDecoder], Learn]] = {
     "lda": (LDA, fit_lda),
     "logistic": (Logistic, fit_logistic),
     "csp": (CSP, fit_csp),
+    "riemann": (Riemann, fit_riemann),
 }
 
 
@@ -64,16 +67,16 @@ def fit(request: FitRequest, arrays: inputs.Arrays, tell: Tell) -> Fitted:
 
 
 def _settings(request: FitRequest, features: int, channels: list[str] | None) -> FittedSettings:
-    """As asked; of csp the number of bands, too, where the channels say it."""
+    """As asked; of csp and riemann the number of bands, too, where the channels say it."""
     settings = check_settings(request.kind, FITTED[request.kind], request.settings)
     assert isinstance(settings, FittedSettings)
-    if isinstance(settings, CSPSettings) and settings.bands is None:
+    if isinstance(settings, CovarianceSettings) and settings.bands is None:
         bands, rest = (0, 1) if channels is None else divmod(features, pair_count(len(channels)))
         if rest or not bands:
             known = "no channels" if channels is None else f"{len(channels)} channels"
             raise ModelError(
-                f"csp: expected features of the front end covariance and their channels, got {features} features and "
-                f"{known}; give `channels`, or the setting bands"
+                f"{request.kind}: expected features of the front end covariance and their channels, "
+                f"got {features} features and {known}; give `channels`, or the setting bands"
             )
         settings = settings.model_copy(update={"bands": bands})
     return settings

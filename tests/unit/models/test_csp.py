@@ -40,7 +40,7 @@ def fitted(features, labels, classes=2, **chosen):
 def test_filters_are_the_extreme_generalised_eigenvectors_of_the_classes_covariances():
     samples, labels = recording()
     features = triangles(samples)
-    (found,) = filters(matrices(features, BANDS)[1], labels, CSPSettings(filters=4, ridge=0))
+    (found,) = filters(matrices(features, BANDS, "csp")[1], labels, CSPSettings(filters=4, ridge=0))
     means = []
     for label in (0, 1):
         trials = [trial[1].T @ trial[1] for trial in samples[labels == label]]

@@ -102,18 +102,19 @@ def covariances(generator, trials=40, channels=4, bins=5):
     }
 
 
-def test_spatial_patterns_are_fitted_from_the_covariance_of_bins_whose_channels_tell_the_bands():
+@pytest.mark.parametrize("kind", ["csp", "riemann"])
+def test_covariances_of_bins_are_learned_from_and_their_channels_tell_the_bands(kind):
     data = covariances(np.random.default_rng(2))
-    fitted = fit(request("csp", classes=["left", "right"]), data, ignore)
+    fitted = fit(request(kind, classes=["left", "right"]), data, ignore)
     assert fitted.metrics["accuracy"] == 1.0
     assert fitted.about["settings"]["bands"] == 2
     decoder = decoder_files.load(decoder_files.read(fitted.weights))
     assert decoder.predict(data["rates"][-5:].mean(axis=0)).index == data["labels"][-1]
     unnamed = {name: array for name, array in data.items() if name != "channels"}
     with pytest.raises(ModelError, match="got 20 features and no channels; give `channels`, or the setting bands"):
-        fit(request("csp", classes=["left", "right"]), unnamed, ignore)
+        fit(request(kind, classes=["left", "right"]), unnamed, ignore)
     with pytest.raises(ModelError, match=r"channels in 3 bands, .*; got 20 features"):
-        fit(request("csp", classes=["left", "right"], settings={"bands": 3}), unnamed, ignore)
+        fit(request(kind, classes=["left", "right"], settings={"bands": 3}), unnamed, ignore)
 
 
 def test_a_fit_is_the_same_bit_for_bit_and_its_result_says_from_what(reaches):
