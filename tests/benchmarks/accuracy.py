@@ -113,7 +113,7 @@ def _joined(learned: Arrays, scored: Arrays) -> tuple[Arrays, float]:
     return learned | {name: np.concatenate([learned[name], scored[name]]) for name in per_bin}, counts[1] / sum(counts)
 
 
-def accuracy(task: Task, front_end: FrontEnd, kind: str, folder: Path) -> float | None:
+def accuracy(task: Task, front_end: FrontEnd, kind: str, folder: Path, seed: int) -> float | None:
     """None where the kind does not take what the front end gives."""
     try:
         check_kind("kind", kind, front_end)
@@ -121,30 +121,41 @@ def accuracy(task: Task, front_end: FrontEnd, kind: str, folder: Path) -> float 
         return None
     right = scored = 0.0
     for arrays, share in splits(task, front_end, kind, folder):
-        asked = request(kind, window=task.window, held_out=share)
+        asked = request(kind, window=task.window, held_out=share, seed=seed)
         fitted = fit(asked, arrays, lambda progress, loss: None)
         right += fitted.metrics["accuracy"] * fitted.amounts["held_out_samples"]
         scored += fitted.amounts["held_out_samples"]
     return right / scored
 
 
+def _cell(found: Sequence[float]) -> str:
+    """Mean, and the standard deviation over seeds where there are several."""
+    if not found:
+        return "-"
+    return f"{np.mean(found):.3f}" + (f" ± {np.std(found):.3f}" if len(found) > 1 else "")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="tests.benchmarks accuracy", description=__doc__)
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=tuple(TASKS))
+    parser.add_argument("--seeds", type=int, default=1, help="fits of each, of the kinds in which chance is at work")
+    parser.add_argument("--front-ends", nargs="+", help="by their names; all by default")
     options = parser.parse_args(sys.argv[2:])
     folder = Path(os.environ.get("NEUROLOOP_DATA", ""))
     if not (folder / MUSE).is_file():
         raise SystemExit("NEUROLOOP_DATA names no folder of recordings")
     for name in options.tasks:
         task = TASKS[name]
-        print(f"\n| {name} | {' | '.join(task.front_ends)} |\n|---|{'---:|' * len(task.front_ends)}")
+        asked = options.front_ends or tuple(task.front_ends)
+        front_ends = {key: front_end for key, front_end in task.front_ends.items() if key in asked}
+        print(f"\n| {name} | {' | '.join(front_ends)} |\n|---|{'---:|' * len(front_ends)}")
         for kind in options.kinds:
             cells = []
-            for front_end in task.front_ends.values():
+            for front_end in front_ends.values():
                 try:
-                    found = accuracy(task, front_end, kind, folder)
-                    cells.append("-" if found is None else f"{found:.3f}")
+                    found = [accuracy(task, front_end, kind, folder, seed) for seed in range(options.seeds)]
+                    cells.append(_cell([one for one in found if one is not None]))
                 except ModelError as error:
                     cells.append(str(error).partition(":")[0])
             print(f"| {kind} | {' | '.join(cells)} |", flush=True)
