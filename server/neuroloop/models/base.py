@@ -145,6 +145,13 @@ def check_settings(kind: str, model: type[BaseModel], settings: Mapping[str, Any
         raise ModelError(f"settings of {kind!r}: " + "; ".join(faults)) from error
 
 
+def check_same(state: Mapping[str, Any], kind: str, **named: Sequence[str]) -> None:
+    """Raise ModelError unless a state dict is of this kind, and of the classes or targets given by that name."""
+    for name, expected in {"kind": kind, **{key: list(names) for key, names in named.items()}}.items():
+        if state.get(name) != expected:
+            raise ModelError(f"decoder state: expected {name} {expected!r}, got {state.get(name)!r}")
+
+
 def digest(decoder: Decoder) -> str:
     """`sha256:...` over everything in the decoder's state dict; equal states, equal digests."""
     total = hashlib.sha256()

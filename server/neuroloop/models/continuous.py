@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuroloop.errors import ModelError
-from neuroloop.models.base import Scores
+from neuroloop.models.base import Scores, check_same
 from neuroloop.models.continuous_settings import ContinuousSettings, KalmanSettings, RidgeSettings
 from neuroloop.models.continuous_state import read_continuous
 from neuroloop.models.fitted_state import Arrays
@@ -104,9 +104,7 @@ class ContinuousDecoder:
 
         Raises ModelError, and changes nothing, where it is of another kind, other targets, features or settings.
         """
-        for name, expected in (("kind", self.kind), ("targets", list(self.targets))):
-            if state.get(name) != expected:
-                raise ModelError(f"decoder state: expected {name} {expected!r}, got {state.get(name)!r}")
+        check_same(state, self.kind, targets=self.targets)
         self.take(state)
 
 

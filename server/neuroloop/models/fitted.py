@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from neuroloop.errors import ModelError
 from neuroloop.models.answer_kernels import MISSING
-from neuroloop.models.base import Scores
+from neuroloop.models.base import Scores, check_same
 from neuroloop.models.fitted_settings import FittedSettings
 from neuroloop.models.fitted_state import Arrays, read_fitted
 from neuroloop.models.online import check_sample, is_ready
@@ -124,7 +124,5 @@ class FittedDecoder:
 
         Raises ModelError, and changes nothing, where it is of another kind, other classes, features or settings.
         """
-        for name, expected in (("kind", self.kind), ("classes", list(self.classes))):
-            if state.get(name) != expected:
-                raise ModelError(f"decoder state: expected {name} {expected!r}, got {state.get(name)!r}")
+        check_same(state, self.kind, classes=self.classes)
         self.take(state)

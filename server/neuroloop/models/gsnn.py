@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuroloop.errors import ModelError
-from neuroloop.models.base import Scores
+from neuroloop.models.base import Scores, check_same
 from neuroloop.models.gsnn_inference import GSNNInference
 from neuroloop.models.gsnn_settings import GSNNSettings
 from neuroloop.models.gsnn_state import GSNNWeights, read_samples, read_weights
@@ -106,9 +106,7 @@ class GSNN:
 
         Raises ModelError, and changes nothing, where it is of another kind, other classes, features or settings.
         """
-        for name, expected in (("kind", self.kind), ("classes", list(self.classes))):
-            if state.get(name) != expected:
-                raise ModelError(f"decoder state: expected {name} {expected!r}, got {state.get(name)!r}")
+        check_same(state, self.kind, classes=self.classes)
         if not read_samples(state, len(self.classes)).any():
             self._fitted = None
             return

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from neuroloop.errors import ModelError
 from neuroloop.models.backbones import Stream, make_stream
-from neuroloop.models.base import Scores
+from neuroloop.models.base import Scores, check_same
 from neuroloop.models.lfr_heads import make_head
 from neuroloop.models.lfr_settings import LFRSettings
 from neuroloop.models.lfr_state import backbone_shapes, check_state
@@ -135,9 +135,7 @@ class LFR:
 
         Raises ModelError, and changes nothing, where it is of another kind, other classes or other shapes.
         """
-        for name, expected in (("kind", self.kind), ("classes", list(self.classes))):
-            if state.get(name) != expected:
-                raise ModelError(f"decoder state: expected {name} {expected!r}, got {state.get(name)!r}")
+        check_same(state, self.kind, classes=self.classes)
         check_state(state, self.settings, len(self.classes), self.features)
         self._head.load_state_dict(state)
         arrays = {name: state[f"backbone.{name}"] for name in self._arrays}

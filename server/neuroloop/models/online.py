@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from neuroloop.errors import ModelError
 from neuroloop.models import calibration, class_rates
 from neuroloop.models.answer_kernels import MISSING, SILENT
-from neuroloop.models.base import BatchScores, Scores
+from neuroloop.models.base import BatchScores, Scores, check_same
 from neuroloop.models.calibration import Trials
 from neuroloop.models.class_rates import ClassRates
 from neuroloop.models.online_settings import OnlineSettings, Rule
@@ -189,9 +189,7 @@ class ClassRateDecoder(ABC):
 
         Raises ModelError, and changes nothing, where it is of another kind, other classes or other features.
         """
-        for name, expected in (("kind", self.kind), ("classes", list(self.classes))):
-            if state.get(name) != expected:
-                raise ModelError(f"decoder state: expected {name} {expected!r}, got {state.get(name)!r}")
+        check_same(state, self.kind, classes=self.classes)
         rates = class_rates.restore(state, len(self.classes), self.features, self._rule)
         trials = calibration.restore(state, len(self.classes))
         with self._lock:

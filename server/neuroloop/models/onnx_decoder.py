@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from neuroloop.errors import ModelError
 from neuroloop.models import decoder_files
-from neuroloop.models.base import Scores, check_settings
+from neuroloop.models.base import Scores, check_same, check_settings
 from neuroloop.models.online import check_sample
 from neuroloop.models.onnx_settings import ONNXSettings
 
@@ -122,9 +122,7 @@ class ONNXDecoder:
         Raises ModelError, and changes nothing, where it is of other classes or features, cannot be read, or onnxruntime
         is not installed.
         """
-        for name, expected in (("kind", self.kind), ("classes", list(self.classes))):
-            if state.get(name) != expected:
-                raise ModelError(f"decoder state: expected {name} {expected!r}, got {state.get(name)!r}")
+        check_same(state, self.kind, classes=self.classes)
         model = np.asarray(state.get("model"))
         if model.dtype != np.uint8 or model.ndim != 1:
             raise ModelError(f"decoder state: expected model as the bytes of a file, got {model.dtype} {model.shape}")
