@@ -190,6 +190,14 @@ class OutletSettings(Settings):
     prefix: str | None = Field(None, description="of the outlets' names; the session's name by default")
 
 
+class RecordingSettings(Settings):
+    """How a session is recorded."""
+
+    automatic: bool = Field(True, description="from its start to its end; otherwise when somebody asks for it")
+    least_free_mb: float = Field(500.0, ge=0, description="on the disk; with less, no recording begins or goes on")
+    buffer_mb: float = Field(64.0, gt=0, le=4096, description="of messages that wait for a slow disk")
+
+
 class SessionSettings(Settings):
     """One closed loop: its inlet, its pipeline, its models, its outputs."""
 
@@ -221,6 +229,7 @@ class SessionSettings(Settings):
         default_factory=lambda: [DecoderSettings(name="decoder", kind="maxrate")], min_length=1
     )
     outlets: OutletSettings = Field(default_factory=OutletSettings)
+    recording: RecordingSettings = Field(default_factory=lambda: RecordingSettings(automatic=False))
 
     @field_validator("classes", "targets")
     @classmethod

@@ -83,7 +83,9 @@ class RunningSession:
         self._results.connect(endpoints["results"])
         self._commands = self._context.socket(zmq.DEALER)
         self._commands.connect(endpoints["commands"])
-        self.process.stdin.write(json.dumps({"session": self.settings.model_dump(mode="json"), "lsl": {}}) + "\n")
+        self.recordings = folder / "recordings"
+        given = {"session": self.settings.model_dump(mode="json"), "lsl": {}, "recordings": str(self.recordings)}
+        self.process.stdin.write(json.dumps(given) + "\n")
         self.process.stdin.flush()
         self.command("status")
 

@@ -22,7 +22,7 @@ import structlog
 import zmq
 
 from neuroloop.errors import Conflict, ModelError, NeuroloopError, NotFound, Unavailable
-from neuroloop.session import decoder_commands, encoder_commands
+from neuroloop.session import decoder_commands, encoder_commands, recording_commands
 from neuroloop.session.curve import Keys, guard
 from neuroloop.session.inbox import Command, End
 from neuroloop.session.loop import Loop
@@ -33,7 +33,11 @@ from neuroloop.signal.weights import Weights
 log = structlog.get_logger(__name__)
 
 ANSWER_S = 10.0
-PATIENCE_S = {"decoder_load": 60.0, "encoder_load": 60.0}  # of a kind that compiles for the first time
+PATIENCE_S = {
+    "decoder_load": 60.0,
+    "encoder_load": 60.0,
+    "recording_stop": 30.0,
+}  # of a kind that compiles for the first time
 WAITING_LIMIT = 256
 MODES = ("frozen", "incremental", "forgetting")
 
@@ -80,7 +84,7 @@ def _stop(loop: Loop, command: Command) -> dict[str, Any]:
 
 def _label(loop: Loop, command: Command) -> dict[str, Any]:
     arguments = command.arguments
-    return loop.take_label(arguments.get("label"), _number(arguments, "start"), _number(arguments, "end"))
+    return loop.teaching.take(arguments.get("label"), _number(arguments, "start"), _number(arguments, "end"))
 
 
 def _rereference(loop: Loop, command: Command) -> dict[str, Any]:
@@ -181,6 +185,9 @@ HANDLERS: dict[str, Callable[[Loop, Command], dict[str, Any] | None]] = {
     "encoder_rollback": encoder_commands.rollback,
     "encoder_promote": encoder_commands.promote,
     "encoder_remove": encoder_commands.remove,
+    "recording_start": recording_commands.start,
+    "recording_stop": recording_commands.stop,
+    "recording_annotate": recording_commands.annotate,
     "shutdown": _shutdown,
 }
 

@@ -17,6 +17,7 @@ from neuroloop.errors import Conflict, ModelError, NotFound, Unavailable
 from neuroloop.models.base import Scores
 from neuroloop.pipeline import Bin
 from neuroloop.session.guard import Guard
+from neuroloop.session.journal import Journal
 from neuroloop.session.loading import Needs, check_fit
 from neuroloop.session.messages import BinTime
 from neuroloop.session.recent import RecentBins, RecentLessons
@@ -27,7 +28,7 @@ KEPT = 4
 MOST_SHADOWS = 32
 
 Event = tuple[str, str, dict[str, Any]]
-Post = Callable[[Callable[[], None]], None]
+Post = Callable[[Callable[[], None], str | None], None]
 
 
 class Decoders:
@@ -50,6 +51,7 @@ class Decoders:
         self._session = session
         self._new_guard = guard
         self._guard = guard(active.name)
+        self.journal = Journal()  # that of the loop, once it has this
         self._too_slow: str | None = None
         self._events: list[Event] = []
         self._publish: Callable[[bytes, dict[str, Any]], None]
@@ -58,7 +60,7 @@ class Decoders:
     def begin(self, publish: Callable[[bytes, dict[str, Any]], None], post: Post, before: Decoders | None) -> None:
         """Start the shadows. before: of the stream before, whose loaded decoders go on here if they fit.
 
-        post: has the loop call a function, from any thread. publish: for the loop's thread.
+        post: has the loop call a function, from any thread; see `Call`. publish: for the loop's thread.
         """
         self._publish, self._post = publish, post
         fresh = dict(self.shadows)
@@ -103,8 +105,8 @@ class Decoders:
                 self._tell(self.active, why_failed)
             return good
         news = self._guard.answered(self.active.predict_ms)
-        if self._guard.is_slow and self.past:
-            self._too_slow = news
+        if self.journal.too_slow(number, news is not None and self._guard.is_slow and bool(self.past)):
+            self._too_slow = news or "took longer than its budget"
         else:
             self._tell(self.active, news)
         return scores
@@ -281,7 +283,8 @@ class Decoders:
     def _report(self, shadow: Shadow, told: list[Told]) -> None:
         """In a shadow's thread."""
         with suppress(Unavailable):  # the loop is behind by thousands of messages, or has ended: `seq` shows the hole
-            self._post(partial(self._take_reports, shadow, told))
+            due = "shadow handed over" if any(isinstance(one, Handed) for one in told) else None
+            self._post(partial(self._take_reports, shadow, told), due)
 
     def _take_reports(self, shadow: Shadow, told: list[Told]) -> None:
         """In the loop."""

@@ -23,7 +23,7 @@ from neuroloop.session.alignment import Alignment
 from neuroloop.session.encoding import Encoding, Measured
 from neuroloop.session.latency import Latency
 from neuroloop.session.messages import BinTime
-from neuroloop.session.priority import Level, run_at
+from neuroloop.session.priority import Level, step_back
 from neuroloop.session.running_encoder import EncoderNeeds
 from neuroloop.session.stimulus import Source, Stimulus
 
@@ -111,7 +111,7 @@ class EncoderThread(threading.Thread):
         return lost
 
     def run(self) -> None:
-        run_at(Level.BESIDE)
+        step_back(Level.BESIDE)
         last = perf_counter()
         while True:
             try:

@@ -22,8 +22,8 @@ from neuroloop.session.encoder_loading import EncoderRequest, build, compile_enc
 from neuroloop.session.encoder_thread import EncoderBin, EncoderThread, Told
 from neuroloop.session.inbox import Call, Notice
 from neuroloop.session.messages import BinTime
-from neuroloop.session.priority import Level, run_at
-from neuroloop.session.publish import Publisher
+from neuroloop.session.priority import Level, step_back
+from neuroloop.session.publish import Publish
 from neuroloop.session.running_encoder import EncoderNeeds, RunningEncoder, named
 from neuroloop.session.stimulus import Stimulus
 
@@ -36,10 +36,10 @@ Exchange = Callable[[], tuple[RunningEncoder | None, RunningEncoder]]
 class Encoders:
     """Of one session; without a stimulus in its configuration, there can be none. Called by the loop, unless noted."""
 
-    def __init__(self, loop: Loop, publish: Publisher) -> None:
+    def __init__(self, loop: Loop, publish: Publish) -> None:
         self._loop = loop
         self._publish = publish
-        self._stimulus: Stimulus | None = None
+        self.stimulus: Stimulus | None = None
         self._thread: EncoderThread | None = None
         self._loader: ThreadPoolExecutor | None = None
         self._replies: set[Future[Any]] = set()
@@ -48,20 +48,20 @@ class Encoders:
             return
         compile_for_every_format()
         compile_encoders()
-        self._loader = ThreadPoolExecutor(1, "encoder-loader", run_at, (Level.BESIDE,))
-        self._stimulus = Stimulus(session.name, session.stimulus, lambda event: loop.inbox.put(Notice(None, event)))
-        self._thread = EncoderThread(session.name, session.encoder, self._stimulus, self._report, session.bin_ms)
+        self._loader = ThreadPoolExecutor(1, "encoder-loader", step_back, (Level.BESIDE,))
+        self.stimulus = Stimulus(session.name, session.stimulus, lambda event: loop.inbox.put(Notice(None, event)))
+        self._thread = EncoderThread(session.name, session.encoder, self.stimulus, self._report, session.bin_ms)
         self._thread.start()
 
     def start(self) -> None:
         """Look for the stimulus."""
-        if self._stimulus is not None:
-            self._stimulus.start()
+        if self.stimulus is not None:
+            self.stimulus.start()
 
     def stop(self) -> None:
         """Let go of the stimulus; the encoders stay."""
-        if self._stimulus is not None:
-            self._stimulus.stop()
+        if self.stimulus is not None:
+            self.stimulus.stop()
 
     def end(self) -> None:
         """The session ends."""
@@ -131,7 +131,7 @@ class Encoders:
 
     def data(self, first: int | None, seconds: float | None, reply: Future[Any]) -> None:
         """A page of frames and counts for a fit; see `encoder_data`. Raises Conflict."""
-        thread, stimulus = self._thread_or_refuse(), self._stimulus
+        thread, stimulus = self._thread_or_refuse(), self.stimulus
 
         def read() -> None:
             source = None if stimulus is None else stimulus.source
@@ -203,7 +203,7 @@ class Encoders:
             raise Conflict(
                 f"session {name!r}: the stream has not been found yet, so nothing says what encoders must fit"
             )
-        source = None if self._stimulus is None else self._stimulus.source
+        source = None if self.stimulus is None else self.stimulus.source
         if source is None:
             raise Conflict(f"session {name!r}: the stimulus stream has not been found yet; start it, then ask again")
         return EncoderNeeds(chain.pipeline.channels, source.pixels, chain.pipeline.bin_s)
@@ -229,7 +229,7 @@ class Encoders:
 
     def describe(self) -> dict[str, Any]:
         """What the status says."""
-        thread, stimulus = self._thread, self._stimulus
+        thread, stimulus = self._thread, self.stimulus
         if thread is None or stimulus is None:
             return {"encoders": [], "stimulus": None}
         view, history = thread.encoding.view, thread.encoding.history

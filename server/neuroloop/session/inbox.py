@@ -64,9 +64,10 @@ class MarkerLabel:
 
 @dataclass(frozen=True)
 class Call:
-    """Something that a thread of the session leaves to the loop."""
+    """Something that a thread of the session leaves to the loop. due: what a recording calls it, if it changes bins."""
 
     run: Callable[[], None]
+    due: str | None = None
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import ctypes
 import threading
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import numpy as np
 import pylsl
@@ -29,6 +30,10 @@ CLOCK_INTERVAL_S = 5.0
 ALL_ANSWER_S = 0.3
 AGAIN_S = 0.5
 OVERFLOW_SAMPLES = 256
+MARKERS_KEPT = 4096  # for a recorder
+OFFSETS_KEPT = 64
+
+Measured = deque[tuple[float, float]]
 
 
 @dataclass(frozen=True)
@@ -48,12 +53,31 @@ class InletEvent:
     count: int = 0
 
 
+@dataclass(frozen=True, eq=False)
+class Receiving:
+    """What a recorder is told of a stream of samples: its header, the ring, and the count of its first sample there."""
+
+    header: str
+    ring: Ring
+    first: int
+
+
+@dataclass(frozen=True, eq=False)
+class Markers:
+    """What a recorder is told of a marker stream: its header, and its samples as they come, with raw timestamps."""
+
+    header: str
+    samples: deque[tuple[float, list[Any]]] = field(default_factory=lambda: deque(maxlen=MARKERS_KEPT))
+
+
 class ClockOffset(threading.Thread):
     """Keeps an inlet's clock offset fresh beside the acquire thread: the first estimate takes most of a second."""
 
-    def __init__(self, inlet: pylsl.StreamInlet, name: str, offset: float | None) -> None:
+    def __init__(self, inlet: pylsl.StreamInlet, name: str, offset: float | None, measured: Measured) -> None:
+        """measured: gets each estimate, as (the sender's time, seconds to add to it)."""
         super().__init__(name=f"{name}-clock", daemon=True)
         self._inlet = inlet
+        self._measured = measured
         self._known = threading.Event()
         self._ended = threading.Event()
         self.offset = 0.0
@@ -64,7 +88,8 @@ class ClockOffset(threading.Thread):
     def run(self) -> None:
         while not self._ended.is_set():
             try:
-                self.offset = self._inlet.time_correction(timeout=3.0)
+                self.offset = offset = self._inlet.time_correction(timeout=3.0)
+                self._measured.append((pylsl.local_clock() - offset, offset))
                 self._known.set()
             except RuntimeError:  # whichever of pylsl's
                 self._ended.wait(0.2)
@@ -99,6 +124,8 @@ class SampleInlet(threading.Thread):
         super().__init__(name=f"{name}-acquire", daemon=True)
         self.state: InletState = "searching"
         self.last_arrival = 0.0
+        self.receiving: Receiving | None = None
+        self.measured: Measured = deque(maxlen=OFFSETS_KEPT)
         self._settings = settings
         self._prepare = prepare
         self._notify = notify
@@ -183,7 +210,8 @@ class SampleInlet(threading.Thread):
 
     def _stream(self, info: pylsl.StreamInfo) -> None:
         inlet = pylsl.StreamInlet(info, max_buflen=max(1, round(self._settings.buffer_s)), recover=False)
-        description = describe(inlet.info(timeout=5.0))
+        full = inlet.info(timeout=5.0)
+        description = describe(full)
         self._notify(InletEvent("stream_found", f"found {description.name!r} on {description.hostname}", description))
         try:
             self._check_return(description)
@@ -194,8 +222,9 @@ class SampleInlet(threading.Thread):
             self._refuse(str(error))
             return
         self._known = description
+        self.receiving = Receiving(full.as_xml(), ring, ring.written)
         keep = self.clock_offset if returns and description.is_local else None
-        self._clock = ClockOffset(inlet, self.name, keep)
+        self._clock = ClockOffset(inlet, self.name, keep, self.measured)
         self._clock.start()
         try:
             # Without the offset the first bins would carry another machine's time.
@@ -229,6 +258,7 @@ class SampleInlet(threading.Thread):
                     self._wake()
                     self._ended.wait(0.002)
                 continue
+            room = min(room, ring.most_at_once)
             lacking = min(max(1, ring.wanted - ring.written), room)
             count = pull(data + slot * row, times + slot * 8, lacking, PULL_TIMEOUT_S)
             now = pylsl.local_clock()
@@ -290,6 +320,8 @@ class MarkerInlet(threading.Thread):
         """submit: takes (label, start, end), LSL seconds of this machine; called from this thread."""
         super().__init__(name=f"{name}-markers", daemon=True)
         self.state: InletState = "searching"
+        self.receiving: Markers | None = None
+        self.measured: Measured = deque(maxlen=OFFSETS_KEPT)
         self._settings = settings
         self._submit = submit
         self._notify = notify
@@ -316,7 +348,8 @@ class MarkerInlet(threading.Thread):
 
     def _stream(self, info: pylsl.StreamInfo) -> None:
         inlet = pylsl.StreamInlet(info, max_buflen=60, recover=False)
-        clock = ClockOffset(inlet, self.name, None)
+        clock = ClockOffset(inlet, self.name, None, self.measured)
+        self.receiving = received = Markers(inlet.info(timeout=5.0).as_xml())
         inlet.open_stream(timeout=5.0)
         self.state = "connected"
         self._notify(InletEvent("stream_connected", f"receiving markers of {info.name()!r}"))
@@ -327,6 +360,7 @@ class MarkerInlet(threading.Thread):
                 sample, time = inlet.pull_sample(timeout=PULL_TIMEOUT_S * 2)
                 if sample is None:
                     continue
+                received.samples.append((time, sample))
                 text = str(sample[0])
                 label = text if self._settings.labels is None else self._settings.labels.get(text)
                 if label is not None:

@@ -7,7 +7,8 @@ they saw, the command thread with what somebody asked. It never waits for any of
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ import structlog
 from pylsl import local_clock
 
 from neuroloop.config import SessionSettings
-from neuroloop.errors import ConfigError, Conflict, ModelError, NeuroloopError, StreamError, Unavailable
+from neuroloop.errors import ConfigError, Conflict, ModelError, StreamError, Unavailable
 from neuroloop.pipeline import Bin
 from neuroloop.session import messages
 from neuroloop.session.blocks import Block, Hole
@@ -23,16 +24,18 @@ from neuroloop.session.chain import Chain, make_chain
 from neuroloop.session.encoders import Encoders
 from neuroloop.session.inbox import Call, Command, Crash, End, Found, Inbox, MarkerLabel, Notice
 from neuroloop.session.inlet import InletEvent, MarkerInlet, SampleInlet
-from neuroloop.session.labels import Labels, Lesson
+from neuroloop.session.journal import Journal
+from neuroloop.session.labels import Labels
 from neuroloop.session.latency import Latency
 from neuroloop.session.markers import marker_inlets
 from neuroloop.session.messages import BinTime, Health
-from neuroloop.session.priority import Level, run_at
-from neuroloop.session.publish import Publisher
+from neuroloop.session.priority import Level, run_at, step_back
+from neuroloop.session.publish import Publish
+from neuroloop.session.recordings import Recordings
 from neuroloop.session.ring import Ring
-from neuroloop.session.running import Taught
 from neuroloop.session.streams import StreamDescription
 from neuroloop.session.swaps import Swaps
+from neuroloop.session.teaching import Teaching
 from neuroloop.session.watch import Watch
 
 log = structlog.get_logger(__name__)
@@ -44,31 +47,51 @@ HOLE_BINS = 256  # of a hole, answered at once: an hour's hole keeps nobody wait
 class Loop:
     """One session. `run` is the loop thread; everything else is called by it."""
 
-    def __init__(self, session: SessionSettings, publish: Publisher, inbox: Inbox, seq: int = 0) -> None:
-        """seq: of the first bin; other than 0 where this process goes on in the place of one that was lost."""
+    def __init__(
+        self,
+        session: SessionSettings,
+        publish: Publish,
+        inbox: Inbox,
+        seq: int = 0,
+        *,
+        journal: Journal | None = None,
+        make_inlet: type[SampleInlet] = SampleInlet,
+        clock: Callable[[], float] = local_clock,
+        recordings: Path | None = None,
+    ) -> None:
+        """seq: of the first bin; other than 0 where this process goes on in the place of one that was lost.
+
+        journal, make_inlet, clock: other than the default ones in a replay. recordings: the folder for them.
+        """
         self.session = session
         self.inbox = inbox
-        self.seq = seq
+        self.clock = clock
+        self.journal = Journal() if journal is None else journal
+        self.journal.place.seq = seq
         self.health = Health()
         self.inlet: SampleInlet | None = None
         self.chain: Chain | None = None
         self.labels = Labels(tuple(session.classes), session.window * session.bin_ms / 1000)
         self._publish = publish
-        self._markers: list[MarkerInlet] = []
+        self._make_inlet = make_inlet
+        self.markers: list[MarkerInlet] = []
         self._run_is_new = True
         self._ending = False
         self._latency = Latency(("stream", "process", "age"))
         self._bin_missing = 0
         self._bin_nonfinite = 0
         self._hole: Hole | None = None
-        self._second = local_clock() + 1.0
+        self._second = clock() + 1.0
         self._watch: Watch | None = None
         self.swaps = Swaps(self)
         self.encoders = Encoders(self, publish)
+        self.teaching = Teaching(self)
+        self.recordings = Recordings(self, publish, recordings)
 
     def run(self, handle: dict[str, Any]) -> None:
         """Until told to end. handle: command name -> function of (loop, command) that answers it."""
         try:
+            self.recordings.begin()
             if self.session.autostart:
                 self.start()
             while not self._ending:
@@ -78,6 +101,7 @@ class Loop:
         finally:
             self.swaps.end()
             self.encoders.end()
+            self.recordings.end()
             if self.chain is not None:
                 self.chain.end()
             for message in self.inbox.close():
@@ -91,7 +115,7 @@ class Loop:
         for message in self.inbox.take():
             self._take(message, handle)
         more = chain is self.chain and chain is not None and self._advance(chain, written)
-        now = local_clock()
+        now = self.clock()
         if now >= self._second:
             self._every_second(now)
         self.swaps.receipts.expire(now)
@@ -103,21 +127,31 @@ class Loop:
 
     def _take(self, message: Any, handle: dict[str, Any]) -> None:
         match message:
-            case Command(name):
+            case Command(name, arguments):
+                self.journal.command(name, arguments)
                 message.answer(lambda: handle[name](self, message))
             case MarkerLabel(label, start, end):
-                self._take_marker(label, start, end)
+                self.journal.note("marker_label", label=label, start=start, end=end)
+                self.teaching.take_marker(label, start, end)
             case Notice(inlet, event) if inlet is None or inlet is self.inlet:
                 self._take_notice(inlet, event)
             case Found(inlet, chain, first) if inlet is self.inlet:
+                self.journal.stream(chain.ring, chain.description, first, chain is not self.chain)
                 self._adopt(chain, first)
-            case Call(run):
+            case Call(run, due):
+                if due is not None:
+                    self.journal.note("call", due=due)
                 run()
                 self._tell_of_decoders()
             case Crash(detail):
                 raise RuntimeError(f"a thread of session {self.session.name!r} ended by an error\n{detail}")
             case End():
                 self._ending = True
+
+    @property
+    def seq(self) -> int:
+        """Number of the next bin."""
+        return self.journal.place.seq
 
     # Start and stop
 
@@ -126,7 +160,7 @@ class Loop:
         if self.inlet is not None:
             raise Conflict(f"session {self.session.name!r} is running already")
         self._run_is_new = True
-        inlet = SampleInlet(
+        inlet = self._make_inlet(
             self.session.name,
             self.session.stream,
             prepare=lambda description, dtype: self._prepare(inlet, description, dtype),
@@ -134,9 +168,9 @@ class Loop:
             wake=self.inbox.wake,
         )
         self.inlet = inlet
-        self._markers = marker_inlets(self.session, self.inbox)
+        self.markers = marker_inlets(self.session, self.inbox)
         self.health.state, self.health.detail = "running", "looking for the stream"
-        for thread in (inlet, *self._markers):
+        for thread in (inlet, *self.markers):
             thread.start()
         self.encoders.start()
         self.event("session_started", "looking for the stream")
@@ -145,16 +179,15 @@ class Loop:
         """Let go of the stream. What was learned, and the weights, stay."""
         if self.inlet is None:
             raise Conflict(f"session {self.session.name!r} is stopped already")
-        for marker in self._markers:
+        for marker in self.markers:
             marker.end()
         self.inlet.end()
         self.inlet.join(1.0)
-        self.inlet, self._markers = None, []
+        self.inlet, self.markers = None, []
         if self.chain is not None and self.chain.rereferencing is not None:
             self.chain.rereferencing.abandon_fit()
         self.health.state, self.health.detail = "stopped", ""
-        for label in self.labels.clear():
-            self.event("label_refused", f"{label.label!r}: the session stopped before its last bin was complete")
+        self.teaching.stop()
         self.swaps.stop()
         self.encoders.stop()
         self.event("session_stopped", "stopped")
@@ -180,13 +213,17 @@ class Loop:
         if chain is not self.chain:
             before, self.chain = self.chain, chain
             loaded = None if before is None else before.decoders
-            chain.decoders.begin(self._publish, lambda run: self.inbox.put(Call(run)), loaded)
+            chain.decoders.journal = self.journal
+            if chain.rereferencing is not None:
+                chain.rereferencing.journal = self.journal
+            chain.decoders.begin(self._publish, lambda run, due: self.inbox.put(Call(run, due)), loaded)
             if before is not None:
                 before.end()
                 self.event("session_started", "another stream than before: weights and unloaded decoders start anew")
             self._tell_of_decoders()
             self._watch = Watch(chain, self.health)
         chain.restart(start)
+        self.journal.place.given = start
         self._hole, self._bin_missing, self._bin_nonfinite = None, 0, 0
         self._run_is_new = False
 
@@ -203,10 +240,13 @@ class Loop:
         if self._hole is not None:
             self._answer_hole(chain, self._hole)
             return True
+        if ring.is_overrun:
+            self.journal.note("overrun", written=written)
         released, gaps = chain.timeline.follow(ring.times, written)
+        self.journal.place.given = written
         if gaps:
             cutter.add_gaps(gaps)
-            if local_clock() < ring.overrun_until:
+            if self.clock() < ring.overrun_until:
                 self._lose(sum(missing for _, missing in gaps))
         if ring.is_overrun:
             self._lose(released - ring.consumed)
@@ -234,6 +274,7 @@ class Loop:
         self._bin_nonfinite += block.nonfinite
         pipeline.step(block.samples, block.missing == 0 and block.nonfinite == 0)
         self.health.tally.blocks += 1
+        self.journal.place.blocks += 1
         last = (block.index + pipeline.block_samples) % pipeline.bin_samples == 0
         if last:
             self._finish_bin(chain, block)
@@ -245,11 +286,11 @@ class Loop:
     def _finish_bin(self, chain: Chain, block: Block) -> None:
         pipeline = chain.pipeline
         outcome = pipeline.finish_bin()
-        end = block.end_time + self._clock_offset
+        end = block.end_time + self.journal.clock_offset(self._clock_offset)
         newest = end - 1.0 / pipeline.nominal_srate
         arrival = chain.ring.arrival_of(block.consumed)
         first = block.index + pipeline.block_samples - pipeline.bin_samples
-        now = local_clock()
+        now = self.clock()
         time = BinTime(
             self.seq,
             first,
@@ -260,7 +301,7 @@ class Loop:
             round(1000 * (now - arrival), 3),
         )
         self._answer_bin(chain, outcome, time)
-        process_ms = 1000 * (local_clock() - arrival)
+        process_ms = 1000 * (self.clock() - arrival)
         self._latency.add(1000 * (arrival - newest), process_ms, 1000 * (now - newest))
         if self._watch is not None:
             self._watch.bin(process_ms)
@@ -270,24 +311,24 @@ class Loop:
         if self._bin_nonfinite:
             self.health.tally.nonfinite_samples += self._bin_nonfinite
         self._bin_missing = self._bin_nonfinite = 0
-        self._teach(chain, self.labels.complete(chain.history))
+        self.teaching.complete(chain)
 
     def _answer_hole(self, chain: Chain, hole: Hole) -> None:
         """Answer for the next bins of which no sample came."""
-        run_at(Level.BESIDE)  # a long hole would keep this machine's subscribers from their messages
+        level = step_back(Level.BESIDE)  # a long hole would keep this machine's subscribers from their messages
         pipeline, bins = chain.pipeline, min(hole.bins, HOLE_BINS)
         for _ in range(bins):
             first, hole.index = hole.index, hole.index + pipeline.bin_samples
             hole.start_time += pipeline.bin_s
-            end = hole.start_time + self._clock_offset
-            age_ms = round(1000 * (local_clock() - end), 3)
+            end = hole.start_time + self.journal.clock_offset(self._clock_offset)
+            age_ms = round(1000 * (self.clock() - end), 3)
             self._answer_bin(chain, pipeline.missing_bin(), BinTime(self.seq, first, hole.index - 1, end, age_ms))
         hole.bins -= bins
         if hole.bins == 0:
             self._hole = None
             chain.reset()
-        self._teach(chain, self.labels.complete(chain.history))
-        run_at(Level.LOOP)
+        self.teaching.complete(chain)
+        run_at(level)
 
     def _answer_bin(self, chain: Chain, outcome: Bin, time: BinTime) -> None:
         """Publish the active decoder's answer; then the rates, the LSL outlets, the history, the shadows."""
@@ -305,7 +346,7 @@ class Loop:
         chain.decoders.show(outcome, self.seq, time, version, message["index"])
         self.encoders.show(outcome, time)
         self._tell_of_decoders()
-        self.seq += 1
+        self.journal.place.seq += 1
         self.health.tally.bins += 1
 
     def _count_gap(self, missing: int, seq: int, bins: int = 1) -> None:
@@ -322,54 +363,11 @@ class Loop:
     def _clock_offset(self) -> float:
         return 0.0 if self.inlet is None else self.inlet.clock_offset
 
-    # Labels
-
-    def take_label(self, label: Any, start: float | None, end: float | None) -> dict[str, Any]:
-        """Take a label in, and learn from it at once if its last bin is complete. Raises ModelError."""
-        if self.chain is None:
-            raise Conflict(
-                f"session {self.session.name!r}: the stream has not been found yet; there are no rates to label"
-            )
-        history = self.chain.history
-        accepted = self.labels.submit(history, label, start, end)
-        described = {"label": accepted.label, "start": accepted.start, "end": accepted.end}
-        for lesson, refusal in self._teach(self.chain, self.labels.complete(history)):
-            if lesson.label is accepted:
-                if refusal is not None:
-                    raise ModelError(refusal)
-                return described | {"state": "learned", "bins": lesson.bins}
-        bins = round((accepted.end - accepted.start) / history.bin_s)
-        return described | {"state": "pending", "bins": bins}
-
-    def _take_marker(self, label: str, start: float, end: float) -> None:
-        try:
-            self.take_label(label, start, end)
-        except NeuroloopError as error:
-            self.event("label_refused", str(error), label=label)
-
-    def _teach(self, chain: Chain, lessons: list[Lesson]) -> list[tuple[Lesson, str | None]]:
-        """Teach the decoders; returns each lesson with the reason why it was refused, or None."""
-        outcomes = []
-        for lesson in lessons:
-            label, refusal = lesson.label, lesson.refusal
-            if refusal is None:
-                learned_s = lesson.bins * chain.pipeline.bin_s
-                refusal = chain.decoders.learn(Taught(lesson.rates, label.index, learned_s, lesson.seqs))
-                if refusal is not None:
-                    self.labels.take_back()
-            facts = {"label": label.label, "start": label.start, "end": label.end, "bins": lesson.bins}
-            if refusal is None:
-                self.event("label_learned", f"{label.label!r} from {lesson.bins} bins", **facts)
-            else:
-                self.event("label_refused", refusal, **facts)
-            outcomes.append((lesson, refusal))
-        return outcomes
-
     # What is told
 
     def event(self, name: str, detail: str, **extra: Any) -> None:
         """Tell subscribers, and the log."""
-        message = {"type": "event", "session": self.session.name, "time": local_clock(), "seq": self.seq}
+        message = {"type": "event", "session": self.session.name, "time": self.clock(), "seq": self.seq}
         self._publish(b"events", message | {"event": name, "detail": detail} | extra)
         log.info(name, session=self.session.name, seq=self.seq, detail=detail)
 
@@ -391,13 +389,15 @@ class Loop:
     def status(self) -> dict[str, Any]:
         self.health.labels = self.labels.tally
         self.health.latency = self._latency.summary()
-        status = messages.status(self.session, self.health, self.inlet, self.chain, self.seq, local_clock())
-        return status | self.encoders.describe()
+        status = messages.status(self.session, self.health, self.inlet, self.chain, self.seq, self.clock())
+        return status | self.encoders.describe() | {"recording": self.recordings.describe()}
 
     def _every_second(self, now: float) -> None:
         self._second = max(self._second + 1.0, now)
         if self._watch is not None:
             for name, detail, facts in self._watch.second():
                 self.event(name, detail, **facts)
+        for name, detail, facts in self.recordings.second():
+            self.event(name, detail, **facts)
         self.publish_status()
         gc.collect(1)

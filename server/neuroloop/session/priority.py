@@ -31,3 +31,12 @@ def run_at(level: Level) -> bool:
     except PermissionError:
         return False
     return True
+
+
+def step_back(level: Level) -> Level:
+    """Put the calling thread no further than this level, whichever it inherited; returns the one it had."""
+    if not hasattr(os, "sched_setscheduler"):
+        return Level.BESIDE
+    before = Level(min(os.sched_getparam(0).sched_priority, Level.LOOP))
+    run_at(min(before, level))
+    return before

@@ -78,7 +78,9 @@ def main(arguments: list[str] | None = None) -> None:
     context: zmq.Context[Any] = zmq.Context(io_threads=1)
     keys = Keys(*given["keys"]) if given.get("keys") else None
     publisher = Publisher(context, options.results, keys)
-    loop = Loop(session, publisher, inbox, given.get("seq", 0))
+    folder = given.get("recordings")
+    recordings = None if folder is None else Path(folder)
+    loop = Loop(session, publisher, inbox, given.get("seq", 0), recordings=recordings)
     commands = CommandThread(context, options.commands, loop, keys)
     print(json.dumps({"commands": commands.endpoint, "results": publisher.endpoint}), flush=True)
     keeper = (inbox, given.get("lock"), given.get("outlive_s", 0.0))

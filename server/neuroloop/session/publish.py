@@ -11,8 +11,9 @@ messages per second is there within two seconds.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from itertools import islice
-from typing import Any
+from typing import Any, Protocol
 
 import msgpack
 import zmq
@@ -26,6 +27,14 @@ SENT_AT_ONCE = 32
 SUBSCRIBED = 1  # the first byte of what comes from a subscriber
 
 
+class Publish(Protocol):
+    """What a loop publishes with. tap: takes the topic and the packed map of each message, too; must not wait."""
+
+    tap: Callable[[bytes, bytes], None] | None
+
+    def __call__(self, topic: bytes, message: dict[str, Any], /) -> None: ...
+
+
 class Publisher:
     """The publishing end, used by one thread."""
 
@@ -37,13 +46,17 @@ class Publisher:
         guard(self._socket, keys)
         self._socket.bind(endpoint)
         self.endpoint = self._socket.last_endpoint.decode()
+        self.tap: Callable[[bytes, bytes], None] | None = None
         self._pack = msgpack.Packer(autoreset=True).pack
         self._kept: deque[tuple[bytes, bytes]] = deque()
         self._kept_bytes = 0
         self._unsent = 0  # so many of the newest that are kept
 
     def __call__(self, topic: bytes, message: dict[str, Any]) -> None:
-        self._keep(topic, self._pack(message))
+        packed = self._pack(message)
+        self._keep(topic, packed)
+        if self.tap is not None:
+            self.tap(topic, packed)
         while self._socket.getsockopt(zmq.EVENTS) & zmq.POLLIN:
             if self._socket.recv(zmq.DONTWAIT)[0] == SUBSCRIBED:
                 self._unsent = len(self._kept)

@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from neuroloop.config import RereferenceSettings
 from neuroloop.errors import Conflict, ModelError, NeuroloopError, NotFound
 from neuroloop.front_ends import WeightExchange
-from neuroloop.session.priority import Level, run_at
+from neuroloop.session.journal import Journal
+from neuroloop.session.priority import Level, step_back
 from neuroloop.signal.covariance import CovarianceSnapshot
 from neuroloop.signal.regression import FLOAT32_RANK, warm_up
 from neuroloop.signal.rereference import (
@@ -54,6 +55,7 @@ class Solved:
 class Job:
     """Something on its way beside the loop; `done` is told (version, weights) in the loop, or the error."""
 
+    number: int
     result: Future[Solved]
     source: str
     done: Callable[[Weights | NeuroloopError], None]
@@ -89,6 +91,7 @@ class Rereferencing:
         self.ridge = settings.ridge
         self.ridge_absolute = settings.ridge_absolute
         self.bin = 0
+        self.journal = Journal()  # that of the loop, once it has this
         self._settings = settings
         self._stage = stage
         self._scale = scale
@@ -96,9 +99,11 @@ class Rereferencing:
         self._period = max(1, round(settings.update_every_s * nominal_srate / block_samples))
         self._blocks = 0
         warm_up()
-        self._solver = ThreadPoolExecutor(1, "rereference-solver", run_at, (Level.SESSION,))
+        self._solver = ThreadPoolExecutor(1, "rereference-solver", step_back, (Level.SESSION,))
         self._update: Future[Solved] | None = None
+        self._updates = 0
         self._jobs: list[Job] = []
+        self._job_count = 0
         self._fit: Fit | None = None
         self._fits = count(1)
         self._report: dict[str, Any] = {"ready": False, "dead": [], "warnings": []}
@@ -119,22 +124,26 @@ class Rereferencing:
         self._blocks += 1
         if self._fit is not None and self._fit.covariance.samples >= self._fit.wanted:
             self._solve_fit(self._fit)
-        yield from self.finish_jobs(seq)
+        yield from self._finish_jobs(seq, "job")
         if self._blocks % self._period:
             return
-        if self._update is not None and self._update.done():
+        if self._update is not None and self.journal.is_due("update", self._updates, self._blocks, self._update):
             solved, self._update = self._update.result(), None
             if self.mode != "frozen":
                 yield from self._take_update(solved, seq)
         if self.mode != "frozen" and self._update is None:
             collect = self._stage.covariance.request_snapshot()
+            self._updates += 1
             self._update = self._solver.submit(
                 self._solve, collect, self.weights, self.ridge, self.ridge_absolute, self.mode
             )
 
     def finish_jobs(self, seq: int) -> Iterator[tuple[str, str]]:
-        """Use what is ready of uploads and fits; between two blocks, also while no samples come."""
-        for job in [job for job in self._jobs if job.result.done()]:
+        """Use what is ready of uploads and fits, while no samples come."""
+        yield from self._finish_jobs(seq, "idle job")
+
+    def _finish_jobs(self, seq: int, what: str) -> Iterator[tuple[str, str]]:
+        for job in [job for job in self._jobs if self.journal.is_due(what, job.number, self._blocks, job.result)]:
             self._jobs.remove(job)
             yield from self._finish(job, seq)
 
@@ -174,6 +183,7 @@ class Rereferencing:
         self._scale(solved.scale)
         self._recent.append(weights)
         self.bin = seq
+        self.journal.note("rereference", version=weights.version, source=weights.source, weights=weights.matrix)
         return weights
 
     def _finish(self, job: Job, seq: int) -> Iterator[tuple[str, str]]:
@@ -207,7 +217,7 @@ class Rereferencing:
             new = weights_from_array(ordered, self._stage.channels, source="upload")
             return self._prepare(collect(), old, new)
 
-        self._jobs.append(Job(self._solver.submit(prepare), "upload", done))
+        self._submit("upload", self._solver.submit(prepare), done)
 
     def start_fit(self, seconds: float, ridge: float | None, done: Callable[[Weights | NeuroloopError], None]) -> str:
         """Gather so many seconds of samples from now on, solve, use. Raises Conflict while another fit runs."""
@@ -226,7 +236,11 @@ class Rereferencing:
         result = self._solver.submit(
             self._solve, fit.covariance.request_snapshot(), self.weights, fit.ridge, fit.ridge_absolute, "fit"
         )
-        self._jobs.append(Job(result, "fit", fit.done))
+        self._submit("fit", result, fit.done)
+
+    def _submit(self, source: str, result: Future[Solved], done: Callable[[Weights | NeuroloopError], None]) -> None:
+        self._job_count += 1
+        self._jobs.append(Job(self._job_count, result, source, done))
 
     def abandon_fit(self) -> None:
         """Gather no more samples; whoever waits for the fit is told."""

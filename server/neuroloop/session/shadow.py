@@ -22,7 +22,7 @@ from neuroloop.pipeline import Bin
 from neuroloop.session import messages
 from neuroloop.session.guard import Guard
 from neuroloop.session.messages import BinTime
-from neuroloop.session.priority import Level, run_at
+from neuroloop.session.priority import Level, step_back
 from neuroloop.session.running import Fault, RunningDecoder, Taught
 
 QUEUE_LENGTH = 1024
@@ -177,7 +177,7 @@ class Shadow:
         self._queue.put(None)
 
     def _run(self, running: RunningDecoder) -> None:
-        run_at(Level.BESIDE)
+        step_back(Level.BESIDE)
         told: list[Told] = []
         last = perf_counter()
         while (item := self._queue.get()) is not None:

@@ -88,7 +88,7 @@ class Stimulus:
         self.settings = settings
         self._session = session
         self._notify = notify
-        self._inlet: SampleInlet | None = None
+        self.inlet: SampleInlet | None = None
         self._clock_offset = 0.0
         self._bell = threading.Event()
 
@@ -101,12 +101,12 @@ class Stimulus:
             notify=lambda event: self._notify(replace(event, detail=f"stimulus: {event.detail}")),
             wake=self._bell.set,
         )
-        self._inlet = inlet
+        self.inlet = inlet
         inlet.start()
 
     def stop(self) -> None:
         """Let go of the stream."""
-        inlet, self._inlet = self._inlet, None
+        inlet, self.inlet = self.inlet, None
         if inlet is not None:
             inlet.end()
             inlet.join(1.0)
@@ -114,9 +114,9 @@ class Stimulus:
     def _prepare(self, inlet: SampleInlet, description: StreamDescription, dtype: np.dtype[np.generic]) -> Ring:
         """In the acquire thread. The same stream as before keeps its ring."""
         source = self.source
-        if source is None or inlet is not self._inlet or not source.description.is_same_source(description):
+        if source is None or inlet is not self.inlet or not source.description.is_same_source(description):
             source = make_source(self.settings, description, dtype)
-            if inlet is self._inlet:
+            if inlet is self.inlet:
                 self.source = source
         else:
             source.resumed = source.ring.written
@@ -133,7 +133,7 @@ class Stimulus:
         ring = source.ring
         self._bell.clear()
         ring.wanted = ring.written + max(1, int(alignment.samples_per_bin / WAKES_PER_BIN))
-        if (inlet := self._inlet) is not None:
+        if (inlet := self.inlet) is not None:
             self._clock_offset = inlet.clock_offset
         released = self._released(source)
         if ring.is_overrun:
@@ -166,7 +166,7 @@ class Stimulus:
 
     def describe(self) -> dict[str, Any]:
         """Of the stream, as the status has it."""
-        inlet, source, wanted = self._inlet, self.source, self.settings
+        inlet, source, wanted = self.inlet, self.source, self.settings
         described: dict[str, Any] = {
             "state": "stopped" if inlet is None else inlet.state,
             "name": wanted.name,

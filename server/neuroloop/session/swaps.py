@@ -21,13 +21,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pylsl import local_clock
 
 from neuroloop.errors import Conflict, NeuroloopError, Unavailable
 from neuroloop.session.decoders import Decoders, named
 from neuroloop.session.inbox import Call
 from neuroloop.session.loading import LoadRequest, build
-from neuroloop.session.priority import Level, run_at
+from neuroloop.session.priority import Level, step_back
 from neuroloop.session.receipts import Receipts
 from neuroloop.session.recent import LESSONS
 from neuroloop.session.running import Fault, RunningDecoder, Taught
@@ -62,7 +61,7 @@ class Swaps:
     def __init__(self, loop: Loop) -> None:
         self.receipts = Receipts()
         self._loop = loop
-        self._loader = ThreadPoolExecutor(1, "decoder-loader", run_at, (Level.BESIDE,))
+        self._loader = ThreadPoolExecutor(1, "decoder-loader", step_back, (Level.BESIDE,))
         self._jobs: list[Job] = []
         self._promotions: dict[str, Future[Any]] = {}
 
@@ -105,7 +104,7 @@ class Swaps:
     def _report(self, job: Job, round: Future[None]) -> None:
         """In the loader's thread."""
         with suppress(Unavailable):  # the session has ended, and told whoever waits
-            self._loop.inbox.put(Call(partial(self._finish, job, round)))
+            self._loop.inbox.put(Call(partial(self._finish, job, round), due="decoder loaded"))
 
     @staticmethod
     def _collect(job: Job) -> None:
@@ -245,6 +244,6 @@ class Swaps:
         detail = f"{now.role} decoder {now.name!r}: {named(now)} from bin {loop.seq} on ({by})"
         loop.event("decoder_swapped", detail, by=by, **facts)
         assert loop.chain is not None
-        self.receipts.open(facts, reply, local_clock(), loop.chain.pipeline.bin_samples)
+        self.receipts.open(facts, reply, loop.clock(), loop.chain.pipeline.bin_samples)
         if loop.inlet is None:
             self.receipts.close()

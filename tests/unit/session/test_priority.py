@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from neuroloop.session.priority import Level, run_at
+from neuroloop.session.priority import Level, run_at, step_back
 
 may_run_first = os.geteuid() == 0
 
@@ -30,12 +30,17 @@ def test_threads_inherit_the_level_and_leave_it_alone():
     def act():
         assert run_at(Level.LOOP)
         inherited = in_thread(level)
-        left = in_thread(lambda: run_at(Level.BESIDE) and level())
+        left = in_thread(lambda: (step_back(Level.BESIDE), level()))
         return level(), inherited, left
 
     first = (os.SCHED_RR, Level.LOOP)
-    assert in_thread(act) == (first, first, (os.SCHED_OTHER, 0))
+    assert in_thread(act) == (first, first, (Level.LOOP, (os.SCHED_OTHER, 0)))
     assert level()[0] == os.SCHED_OTHER
+
+
+@pytest.mark.skipif(not may_run_first, reason="needs the right to run in real time")
+def test_stepping_back_brings_no_thread_forward():
+    assert in_thread(lambda: (step_back(Level.SESSION), level())) == (Level.BESIDE, (os.SCHED_OTHER, 0))
 
 
 def test_without_the_right_to_it_threads_stay_as_they_are():

@@ -1,0 +1,100 @@
+"""What reaches a session from outside, and where its loop then was: with the samples, all that a replay needs.
+
+The loop is a function of its samples and of what comes between two turns: commands, labels of marker streams, streams
+found, work done beside it. It passes each of these through here. Live, they are noted for whoever records; a replay has
+a journal of its own, which answers with what was noted.
+
+A note names the place: `given`, the samples whose timestamps the loop had judged, `blocks`, those it had processed, and
+`seq`, the next bin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from neuroloop.session.ring import Ring
+from neuroloop.session.streams import StreamDescription
+
+# The commands that change what is computed.
+CHANGING = {
+    "start",
+    "stop",
+    "label",
+    "rereference_load",
+    "rereference_mode",
+    "rereference_fit",
+    "decoder_load",
+    "decoder_rollback",
+    "decoder_promote",
+    "decoder_remove",
+}
+
+Note = dict[str, Any]
+
+
+@dataclass(slots=True)
+class Place:
+    """Where the loop is between two of its steps."""
+
+    given: int = 0
+    blocks: int = 0
+    seq: int = 0
+
+
+class Journal:
+    """Of a live session; used by its loop alone. keep: takes each note, or None while nobody records."""
+
+    def __init__(self) -> None:
+        self.place = Place()
+        self.keep: Callable[[Note], None] | None = None
+        self._offset: float | None = None
+
+    def begin(self, keep: Callable[[Note], None]) -> None:
+        """Somebody records from now on."""
+        self.keep, self._offset = keep, None
+
+    def end(self) -> None:
+        self.keep = None
+
+    def note(self, kind: str, **facts: Any) -> None:
+        """Something that came, at the present place."""
+        if self.keep is not None:
+            place = self.place
+            where = {"given": place.given, "blocks": place.blocks, "seq": place.seq}
+            self.keep({"kind": kind, **where, **facts})
+
+    def command(self, name: str, arguments: dict[str, Any]) -> None:
+        """Somebody asked for something, which the loop has not done yet."""
+        if name in CHANGING:
+            self.note("command", name=name, arguments=arguments)
+
+    def stream(self, ring: Ring, description: StreamDescription, start: int, is_new: bool) -> None:
+        """A stream was found, and goes into this ring from count `start` on. is_new: with a chain of its own."""
+        facts = {"ring": ring.serial, "start": start, "is_new": is_new, "dtype": ring.samples.dtype.str}
+        self.note("stream", **facts, description=asdict(description))
+
+    def clock_offset(self, measured: float) -> float:
+        """The clock offset to use for the bin at hand."""
+        if measured != self._offset:
+            self._offset = measured
+            self.note("clock_offset", offset=measured)
+        return measured
+
+    def is_due(self, what: str, number: int, block: int, result: Future[Any]) -> bool:
+        """Whether work beside the loop, the `number`-th of its kind, is to come into use after this block of the run.
+
+        What says yes comes into use.
+        """
+        if not result.done():
+            return False
+        self.note("due", what=what, number=number, block=block)
+        return True
+
+    def too_slow(self, number: int, found: bool) -> bool:
+        """Whether the active decoder is to be taken for too slow after its answer for bin `number`."""
+        if found:
+            self.note("too_slow", bin=number)
+        return found
