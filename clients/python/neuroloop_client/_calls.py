@@ -10,10 +10,11 @@ from typing import Any
 from urllib.parse import quote
 
 from neuroloop_client._http import Activation, Call, Map, WeightFormat, label_body, session_call, upload_form
-from neuroloop_client._model_calls import FileT, ListT, MapT, ModelCalls, NoneT
+from neuroloop_client._model_calls import FileT, ListT, MapT, NoneT
+from neuroloop_client._recording_calls import RecordingCalls
 
 
-class Calls(ModelCalls[MapT, ListT, FileT, NoneT]):
+class Calls(RecordingCalls[MapT, ListT, FileT, NoneT]):
     """A neuroloop server. Every call raises NeuroloopClientError if the server refuses or does not answer."""
 
     def info(self) -> MapT:

@@ -47,6 +47,7 @@ class Call:
     body: Map | None = None
     content: bytes | None = None
     timeout: float | None = None
+    headers: Map = field(default_factory=dict)
     form: Mapping[str, tuple[str, bytes]] | None = None  # name of a part -> name of a file, its content
 
     def arguments(self) -> Map:
@@ -56,6 +57,8 @@ class Call:
             request["json"] = _given(self.body)
         if self.content is not None:
             request |= {"content": self.content, "headers": {"Content-Type": "application/octet-stream"}}
+        if self.headers:
+            request["headers"] = self.headers
         if self.form is not None:
             request["files"] = dict(self.form)
         if self.timeout is not None:

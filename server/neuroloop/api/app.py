@@ -21,6 +21,7 @@ from neuroloop.api import (
     models,
     open_inference,
     predictions,
+    recordings,
     rereference,
     schema,
     sessions,
@@ -64,7 +65,9 @@ def create_app(
         configure_lsl(settings.lsl)
         launcher = launcher_of(settings, session_program, ("--log-level", settings.log_level))
         records = run_folder if settings.engine == "local" else None
-        live = app.state.sessions = LiveSessions(settings.lsl, launcher, records, settings.outlive_s)
+        live = app.state.sessions = LiveSessions(
+            settings.lsl, launcher, records, settings.outlive_s, app.state.recordings
+        )
         loading.install(app, live, registry)
         await live.adopt()
         for session in settings.sessions:
@@ -109,6 +112,7 @@ def create_app(
         encoders,
         models,
         fits,
+        recordings,
         open_inference,
         audit,
     ):

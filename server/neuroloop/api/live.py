@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pylsl
@@ -35,11 +36,20 @@ class LiveSession:
         launcher: Launcher | None,
         run_folder: RunFolder | None,
         outlive_s: float,
+        recordings: Path | None,
     ) -> None:
         self.settings = settings
         self.hub = Hub()
         self.process = SessionProcess(
-            settings, lsl, self._receive, self._report_failure, launcher, run_folder, outlive_s, self._report_loss
+            settings,
+            lsl,
+            self._receive,
+            self._report_failure,
+            launcher,
+            run_folder,
+            outlive_s,
+            self._report_loss,
+            recordings,
         )
         self.loading: list[tuple[str, int]] = []  # models and versions on their way to it; threads append
         self.aliases: dict[tuple[str, str], int] = {}  # where those that it follows, of a model, pointed last
@@ -160,7 +170,9 @@ class LiveSessions:
         launcher: Launcher | None = None,
         run_folder: RunFolder | None = None,
         outlive_s: float = 0.0,
+        recordings: Path | None = None,
     ) -> None:
+        self._recordings = recordings
         self._lsl = lsl
         self._launcher = launcher
         self._run_folder = run_folder
@@ -198,7 +210,7 @@ class LiveSessions:
                 log.warning("session found running", session=settings.name, pid=record.pid)
 
     def _add(self, settings: SessionSettings) -> LiveSession:
-        session = LiveSession(settings, self._lsl, self._launcher, self._run_folder, self._outlive_s)
+        session = LiveSession(settings, self._lsl, self._launcher, self._run_folder, self._outlive_s, self._recordings)
         self._sessions[settings.name] = session
         return session
 

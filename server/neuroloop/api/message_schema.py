@@ -138,6 +138,7 @@ class Status(Open):
     late_bins: int | None = None
     gaps: int | None = None
     latency_ms: dict[str, dict[str, float | None]] | None = None
+    recording: dict[str, Any] | None = None
 
 
 class Lagged(Closed):

@@ -50,11 +50,8 @@ class Recorder(threading.Thread):
         path: Path,
         feeds: list[Feed],
         settings: RecordingSettings,
-        *,
-        from_start: bool,
         make_writer: MakeWriter = XdfWriter,
     ) -> None:
-        """from_start: see `Sources`."""
         super().__init__(name=f"{session}-recorder", daemon=True)
         self.path = path
         self.state: State = "starting"
@@ -65,16 +62,13 @@ class Recorder(threading.Thread):
         self.bytes_on_disk = 0
         self._session = session
         self._settings = settings
-        self._feeds = feeds
-        self._from_start = from_start
         self._make_writer = make_writer
         self._queue: deque[tuple[str, float, Any, int]] = deque()
         self._put_bytes = self._taken_bytes = 0
         self._limit = int(settings.buffer_mb * (1 << 20))
         self._told: Counter[str] = Counter()
         self._began = self._turned = local_clock()
-        self._sources: Sources | None = None
-        self._samples = 0
+        self._sources = Sources(feeds)
         self._ending = threading.Event()
         self._writer: XdfWriter
 
@@ -102,7 +96,7 @@ class Recorder(threading.Thread):
     @property
     def lost_samples(self) -> int:
         """That this recording lacks, or will."""
-        return 0 if self._sources is None else self._sources.lost
+        return self._sources.lost
 
     def describe(self) -> dict[str, Any]:
         """As the status has it; bytes: of the file on the disk."""
@@ -150,7 +144,6 @@ class Recorder(threading.Thread):
         self._writer = self._make_writer(self.path)
         self._inode = self.path.stat().st_ino
         self._streams = OwnStreams(self._writer, self._session)
-        self._sources = Sources(self._writer, self._feeds, self._from_start)
         self.state = "recording"
         self.opened.set_result(self.describe())
 
@@ -170,8 +163,7 @@ class Recorder(threading.Thread):
 
     def _turn(self) -> None:
         """Write what has come since the last one. Raises OSError."""
-        assert self._sources is not None
-        self._sources.drain(self._streams.lost, self._begin_ring)
+        self._sources.drain(self._writer, self._streams.lost, self._begin_ring)
         for _ in range(len(self._queue)):
             kind, time, payload, size = self._queue.popleft()
             self._taken_bytes += size

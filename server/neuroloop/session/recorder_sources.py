@@ -100,11 +100,11 @@ Source = RingSource | MarkerSource
 class Sources:
     """Everything that the inlets of a session receive, while it is recorded."""
 
-    def __init__(self, writer: XdfWriter, feeds: list[Feed], from_start: bool) -> None:
-        """from_start: write what rings hold from their beginning on, and not only what is to come."""
-        self._writer = writer
+    def __init__(self, feeds: list[Feed]) -> None:
+        """To be made by the loop: of the rings that there are already, samples that it has not used are recorded."""
         self._feeds = feeds
-        self._from_start = from_start
+        known = [feed.receiving() for feed in feeds]
+        self._first = {id(one.ring): one.ring.consumed for one in known if isinstance(one, Receiving)}
         self._known: dict[int, Source] = {}
         self._latest: dict[int, Source] = {}  # of each feed
 
@@ -116,30 +116,29 @@ class Sources:
         """Samples that the recording will lack, by now."""
         return sum(source.lost_now for source in self)
 
-    def drain(self, tell: Tell, begun: Callable[[RingSource], None]) -> None:
+    def drain(self, writer: XdfWriter, tell: Tell, begun: Callable[[RingSource], None]) -> None:
         """Write what has come. begun: told of each ring when its stream begins."""
         for number, feed in enumerate(self._feeds):
             receiving = feed.receiving()
             if receiving is not None:
-                self._latest[number] = self._source(receiving, begun)
-            self._drain_offsets(number, feed)
-        self._from_start = True  # what is found from now on, is new
+                self._latest[number] = self._source(writer, receiving, begun)
+            self._drain_offsets(writer, number, feed)
         for source in self:
             source.drain(tell)
 
-    def _source(self, receiving: Receiving | Markers, begun: Callable[[RingSource], None]) -> Source:
+    def _source(self, writer: XdfWriter, receiving: Receiving | Markers, begun: Callable[[RingSource], None]) -> Source:
         key = id(receiving if isinstance(receiving, Markers) else receiving.ring)
         if key in self._known:
             return self._known[key]
         if isinstance(receiving, Markers):
-            self._known[key] = MarkerSource(self._writer, receiving)
+            self._known[key] = MarkerSource(writer, receiving)
         else:
-            first = receiving.first if self._from_start else receiving.ring.written
-            self._known[key] = source = RingSource(self._writer, receiving, first)
+            first = self._first.get(key, receiving.first)
+            self._known[key] = source = RingSource(writer, receiving, first)
             begun(source)
         return self._known[key]
 
-    def _drain_offsets(self, number: int, feed: Feed) -> None:
+    def _drain_offsets(self, writer: XdfWriter, number: int, feed: Feed) -> None:
         measured, source = feed.measured(), self._latest.get(number)
         while measured and source is not None:
-            self._writer.clock_offset(source.stream, *measured.popleft())
+            writer.clock_offset(source.stream, *measured.popleft())

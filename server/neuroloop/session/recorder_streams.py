@@ -17,10 +17,10 @@ import msgpack
 import numpy as np
 from pylsl import local_clock
 
+from neuroloop.recording.description import CONTROL, LOST
 from neuroloop.recording.writer import XdfWriter, stream_header
 
 ENCODED_AT_ONCE = 3 * (1 << 14)  # bytes; more would hold the interpreter's lock for longer than a loop can wait
-CONTROL, LOST = "neuroloop-control", "neuroloop-lost"
 PREDICTIONS, RATES, ENCODERS, EVENTS = "predictions", "rates", "encoders", "events"
 MARKERS = "Markers"  # the type by which other programs know labels
 LABEL_CHANNELS = ("label", "start", "end", "bins")

@@ -105,13 +105,11 @@ class Recordings:
         loop = self._loop
         if self._folder is None:
             raise Conflict(f"session {loop.session.name!r} was started without a folder for recordings")
-        from_start = loop.inlet is None
         recorder = Recorder(
             loop.session.name,
             _free_path(self._folder, loop.session.name),
             self._feeds(),
             loop.session.recording,
-            from_start=from_start,
         )
         self._recorder = recorder
         self._told_samples = self._told_messages = 0
@@ -120,7 +118,7 @@ class Recordings:
         loop.journal.note(
             "session",
             settings=loop.session.model_dump(mode="json"),
-            is_fresh=from_start and loop.chain is None,
+            is_fresh=loop.inlet is None and loop.chain is None,
             decoders=None if loop.chain is None else loop.chain.decoders.describe(),
         )
         recorder.opened.add_done_callback(lambda opened: self._in_loop(lambda: self._tell_opened(opened, recorder)))

@@ -13,6 +13,7 @@ import shutil
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import msgpack
@@ -51,7 +52,7 @@ class SessionProcess:
     on_failure: called once if the process ends by itself. on_loss: called with the reason when it was lost.
     launcher: starts the process; by default on this machine.
     run_folder: where it is recorded, so that a server after this one finds it; without one it ends with this process.
-    outlive_s: how long it goes on without a server.
+    outlive_s: how long it goes on without a server. recordings: the folder for its own.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class SessionProcess:
         run_folder: RunFolder | None = None,
         outlive_s: float = 0.0,
         on_loss: Callable[[str], int] = lambda reason: 0,
+        recordings: Path | None = None,
     ) -> None:
         self.name = settings.name
         self.run = uuid.uuid4().hex  # of this life of the session; in another one, bins are counted anew
@@ -80,6 +82,7 @@ class SessionProcess:
             "lsl": lsl.model_dump(mode="json"),
             "lock": None if run_folder is None else str(run_folder.lock),
             "outlive_s": outlive_s,
+            "recordings": None if recordings is None else str(recordings),
         }
         self._on_message = on_message
         self._on_failure = on_failure
