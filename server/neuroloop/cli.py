@@ -14,6 +14,7 @@ from neuroloop import (
     fit_commands,
     model_commands,
     registry_commands,
+    replay_commands,
     session_commands,
     token_commands,
 )
@@ -38,6 +39,7 @@ app.add_typer(model_commands.app, name="models")
 app.add_typer(fit_commands.app, name="fits")
 app.command()(simulate)
 app.command()(play)
+app.command()(replay_commands.replay)
 
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="The server's configuration.")]
 

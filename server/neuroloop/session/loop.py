@@ -23,7 +23,7 @@ from neuroloop.session.blocks import Block, Hole
 from neuroloop.session.chain import Chain, make_chain
 from neuroloop.session.encoders import Encoders
 from neuroloop.session.inbox import Call, Command, Crash, End, Found, Inbox, MarkerLabel, Notice
-from neuroloop.session.inlet import InletEvent, MarkerInlet, SampleInlet
+from neuroloop.session.inlet import MarkerInlet, SampleInlet
 from neuroloop.session.journal import Journal
 from neuroloop.session.labels import Labels
 from neuroloop.session.latency import Latency
@@ -55,7 +55,7 @@ class Loop:
         seq: int = 0,
         *,
         journal: Journal | None = None,
-        make_inlet: type[SampleInlet] = SampleInlet,
+        make_inlet: Callable[..., SampleInlet] = SampleInlet,
         clock: Callable[[], float] = local_clock,
         recordings: Path | None = None,
     ) -> None:
@@ -75,7 +75,7 @@ class Loop:
         self._publish = publish
         self._make_inlet = make_inlet
         self.markers: list[MarkerInlet] = []
-        self._run_is_new = True
+        self.run_is_new = True
         self._ending = False
         self._latency = Latency(("stream", "process", "age"))
         self._bin_missing = 0
@@ -95,20 +95,24 @@ class Loop:
             if self.session.autostart:
                 self.start()
             while not self._ending:
-                self._turn(handle)
+                self.turn(handle)
             if self.inlet is not None:
                 self.stop()
         finally:
-            self.swaps.end()
-            self.encoders.end()
-            self.recordings.end()
-            if self.chain is not None:
-                self.chain.end()
-            for message in self.inbox.close():
-                if isinstance(message, Command):
-                    message.reply.set_exception(Unavailable(f"session {self.session.name!r} is ending"))
+            self.close()
 
-    def _turn(self, handle: dict[str, Any]) -> None:
+    def close(self) -> None:
+        """End what runs beside the loop; whoever waits is told."""
+        self.swaps.end()
+        self.encoders.end()
+        self.recordings.end()
+        if self.chain is not None:
+            self.chain.end()
+        for message in self.inbox.close():
+            if isinstance(message, Command):
+                message.reply.set_exception(Unavailable(f"session {self.session.name!r} is ending"))
+
+    def turn(self, handle: dict[str, Any]) -> None:
         """Take messages and samples, at most to the end of a bin; wait where there are none."""
         chain = self.chain
         written = chain.ring.written if chain is not None else 0
@@ -134,7 +138,9 @@ class Loop:
                 self.journal.note("marker_label", label=label, start=start, end=end)
                 self.teaching.take_marker(label, start, end)
             case Notice(inlet, event) if inlet is None or inlet is self.inlet:
-                self._take_notice(inlet, event)
+                if inlet is not None:
+                    self.health.detail = event.detail
+                self.event(event.kind, event.detail)
             case Found(inlet, chain, first) if inlet is self.inlet:
                 self.journal.stream(chain.ring, chain.description, first, chain is not self.chain)
                 self._adopt(chain, first)
@@ -159,8 +165,8 @@ class Loop:
         """Look for the stream, and run when it is there."""
         if self.inlet is not None:
             raise Conflict(f"session {self.session.name!r} is running already")
-        self._run_is_new = True
-        inlet = self._make_inlet(
+        self.run_is_new = True
+        inlet: SampleInlet = self._make_inlet(
             self.session.name,
             self.session.stream,
             prepare=lambda description, dtype: self._prepare(inlet, description, dtype),
@@ -207,7 +213,7 @@ class Loop:
 
     def _adopt(self, chain: Chain, start: int) -> None:
         """Go on with the same stream as before, or begin with another."""
-        if chain is self.chain and not self._run_is_new:
+        if chain is self.chain and not self.run_is_new:
             chain.resume(start)
             return
         if chain is not self.chain:
@@ -225,12 +231,7 @@ class Loop:
         chain.restart(start)
         self.journal.place.given = start
         self._hole, self._bin_missing, self._bin_nonfinite = None, 0, 0
-        self._run_is_new = False
-
-    def _take_notice(self, inlet: SampleInlet | None, event: InletEvent) -> None:
-        if inlet is not None:
-            self.health.detail = event.detail
-        self.event(event.kind, event.detail)
+        self.run_is_new = False
 
     # Samples
 
@@ -286,7 +287,7 @@ class Loop:
     def _finish_bin(self, chain: Chain, block: Block) -> None:
         pipeline = chain.pipeline
         outcome = pipeline.finish_bin()
-        end = block.end_time + self.journal.clock_offset(self._clock_offset)
+        end = block.end_time + self._clock_offset()
         newest = end - 1.0 / pipeline.nominal_srate
         arrival = chain.ring.arrival_of(block.consumed)
         first = block.index + pipeline.block_samples - pipeline.bin_samples
@@ -320,7 +321,7 @@ class Loop:
         for _ in range(bins):
             first, hole.index = hole.index, hole.index + pipeline.bin_samples
             hole.start_time += pipeline.bin_s
-            end = hole.start_time + self.journal.clock_offset(self._clock_offset)
+            end = hole.start_time + self._clock_offset()
             age_ms = round(1000 * (self.clock() - end), 3)
             self._answer_bin(chain, pipeline.missing_bin(), BinTime(self.seq, first, hole.index - 1, end, age_ms))
         hole.bins -= bins
@@ -359,9 +360,8 @@ class Loop:
         if self._watch is not None:
             self._watch.lost(samples)
 
-    @property
     def _clock_offset(self) -> float:
-        return 0.0 if self.inlet is None else self.inlet.clock_offset
+        return self.journal.clock_offset(0.0 if self.inlet is None else self.inlet.clock_offset)
 
     # What is told
 

@@ -46,14 +46,14 @@ class Recordings:
         """The session begins; a recording that can't is told, and holds nothing up."""
         if not self._loop.session.recording.automatic or self._folder is None:
             return
-        self._start()
+        self._start(self._loop.session.autostart)
 
     def start(self, reply: Future[Any]) -> None:
         """`reply` gets a description as soon as the file is there, or why there is none. Raises Conflict."""
         if self._is_on:
             assert self._recorder is not None
             raise Conflict(f"recording {self._recorder.path.stem!r} is running; stop it first")
-        recorder = self._start()
+        recorder = self._start(self._loop.inlet is not None)
         recorder.opened.add_done_callback(lambda opened: _pass_on(opened, reply))
 
     def stop(self, reply: Future[Any]) -> None:
@@ -101,7 +101,8 @@ class Recordings:
             self._recorder.end()
             self._recorder.join(CLOSE_S)
 
-    def _start(self) -> Recorder:
+    def _start(self, is_running: bool) -> Recorder:
+        """is_running: whether the session looks for its stream, or will now."""
         loop = self._loop
         if self._folder is None:
             raise Conflict(f"session {loop.session.name!r} was started without a folder for recordings")
@@ -118,7 +119,8 @@ class Recordings:
         loop.journal.note(
             "session",
             settings=loop.session.model_dump(mode="json"),
-            is_fresh=loop.inlet is None and loop.chain is None,
+            is_running=is_running,
+            is_fresh=loop.chain is None,
             decoders=None if loop.chain is None else loop.chain.decoders.describe(),
         )
         recorder.opened.add_done_callback(lambda opened: self._in_loop(lambda: self._tell_opened(opened, recorder)))

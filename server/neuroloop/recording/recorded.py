@@ -1,0 +1,107 @@
+"""A recording of a session, as far as a replay asks: what came in, when, and what was answered."""
+
+from __future__ import annotations
+
+import json
+from base64 import b64decode
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neuroloop.errors import ModelError
+from neuroloop.recording.description import losses, notes, of_type
+from neuroloop.recording.reader import Samples, XdfFile, XdfStream
+
+ROWS = 1024  # of a text stream, read at once
+
+Note = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Lost:
+    """Samples that the recorder could not write: counts of the ring, from `first` to before `stop`."""
+
+    first: int
+    stop: int
+
+
+class RingSamples:
+    """The samples of one ring, by their count there. first: count of the first one that was recorded."""
+
+    def __init__(self, stream: XdfStream, first: int, lost: list[Lost]) -> None:
+        self.first = first
+        self.stop = first + stream.sample_count + sum(part.stop - part.first for part in lost)
+        self._stream = stream
+        self._lost = lost
+
+    def whole_until(self, count: int) -> int:
+        """The samples from `count` to before this are there."""
+        later = [part.first for part in self._lost if part.stop > count]
+        return max(count, min([self.stop, *later]))
+
+    def read(self, start: int, stop: int) -> Samples:
+        """start, stop: counts, between which nothing was lost."""
+        missing = self.first + sum(part.stop - part.first for part in self._lost if part.stop <= start)
+        return self._stream.read(start - missing, stop - missing)
+
+
+class RecordedSession:
+    """An open recording that a session of ours made. Raises ModelError for another one."""
+
+    def __init__(self, file: XdfFile) -> None:
+        self._file = file
+        self.notes = [revived(note) for note in notes(file)]
+        begun = [note for note in self.notes if note["kind"] == "session"]
+        if not begun:
+            raise ModelError(
+                f"{file.path}: it has no stream of notes (neuroloop-control), so no session of neuroloop made it; "
+                "play it instead: neuroloop play"
+            )
+        self.begun = begun[0]
+        self.lost = losses(file)
+
+    def ring(self, serial: int) -> RingSamples:
+        """The samples that went into this ring. Raises ModelError where the recording has none."""
+        found = [note for note in self.notes if note["kind"] == "ring" and note["ring"] == serial]
+        if not found:
+            raise ModelError(f"{self._file.path}: the recording ends before the first sample of its stream")
+        stream = self._file.stream(found[0]["stream"])
+        lost = [
+            Lost(entry["first"], entry["first"] + entry["count"])
+            for entry in self.lost
+            if entry["what"] == "samples" and entry["stream"] == stream.stream_id
+        ]
+        return RingSamples(stream, found[0]["first"], lost)
+
+    def predictions(self) -> Iterator[dict[str, Any]]:
+        """As they were published, in that order; read as they are asked for."""
+        return (json.loads(row[0]) for row, _ in self._rows("neuroloop-predictions"))
+
+    def labels(self) -> list[tuple[str, float, float]]:
+        """(label, start, end) of those that were learned."""
+        rows = [row for stream in self._file.streams if stream.name.endswith(" labels") for row in stream.read().values]
+        return [(row[0], float(row[1]), float(row[2])) for row in rows if len(row) == 4]
+
+    def rates(self) -> Iterator[tuple[float, NDArray[np.float32]]]:
+        """(time, rates) of every bin."""
+        return ((time, row) for row, time in self._rows("neuroloop-rates"))
+
+    def _rows(self, type: str) -> Iterator[tuple[Any, float]]:
+        for stream in of_type(self._file, type):
+            for start in range(0, stream.sample_count, ROWS):
+                times, rows = stream.read(start, start + ROWS)
+                yield from zip(rows, times.tolist(), strict=True)
+
+
+def revived(value: Any) -> Any:
+    """A value of a note with its bytes."""
+    if isinstance(value, list):
+        return [revived(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if value.keys() == {"base64"}:
+        return b64decode(value["base64"])
+    return {key: revived(item) for key, item in value.items()}

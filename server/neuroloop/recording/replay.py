@@ -1,0 +1,314 @@
+"""A recorded session, run again: the same loop, with samples out of the file and a clock of its own.
+
+What came from outside comes again at the place where it came: commands and labels between the same two blocks, weights
+after the same block, a swap before the same bin. So the predictions are the same, to the bit, on the same kind of
+machine. The clock is that of the samples: a bin is answered the moment its last sample is there.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from neuroloop.config import SessionSettings, parse_session
+from neuroloop.errors import ModelError, StreamError
+from neuroloop.recording.recorded import Note, RecordedSession, RingSamples
+from neuroloop.recording.replay_journal import ReplayJournal
+from neuroloop.session.chain import Chain, make_chain
+from neuroloop.session.commands import HANDLERS
+from neuroloop.session.inbox import Call, Command, Found, Inbox, MarkerLabel
+from neuroloop.session.inlet import SampleInlet
+from neuroloop.session.loop import Loop
+from neuroloop.session.streams import StreamDescription
+
+PATIENCE_S = 120.0  # for what was done beside the loop
+SHADOWS_AHEAD = 256  # bins that shadows may have waiting
+NO_BUDGET_MS = 1e9  # the live session's guard is replayed, and no second one acts
+
+Take = Callable[[str, dict[str, Any]], None]
+
+
+class Diverged(ModelError):
+    """The replay cannot come to a place where the live session was."""
+
+
+class _Inlet(SampleInlet):
+    """Stands in for the thread that receives."""
+
+    def start(self) -> None:
+        self.state = "connected"
+
+    def join(self, timeout: float | None = None) -> None:
+        return
+
+
+class _Inbox(Inbox):
+    """Never waits, and keeps what the live loop took at a certain place until the replay is there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._held: deque[Call] = deque()
+
+    def put(self, item: Any) -> None:
+        if isinstance(item, Call) and item.due is not None:
+            self._held.append(item)
+        else:
+            super().put(item)
+
+    def wait(self, timeout: float) -> None:
+        return
+
+    def release(self, due: str) -> None:
+        """Hand the first of these over to the loop. Raises Diverged where none comes."""
+        end = time.monotonic() + PATIENCE_S
+        while True:
+            for held in list(self._held):
+                if held.due == due:
+                    self._held.remove(held)
+                    super().put(held)
+                    return
+            if time.monotonic() > end:
+                raise Diverged(f"replay: {due!r} did not come within {PATIENCE_S:g} s")
+            time.sleep(0.001)
+
+
+class _Publisher:
+    """Hands messages to whoever looks."""
+
+    def __init__(self, take: Take) -> None:
+        self.tap: Callable[[bytes, bytes], None] | None = None
+        self._take = take
+
+    def __call__(self, topic: bytes, message: dict[str, Any], /) -> None:
+        self._take(topic.decode(), message)
+
+
+class Replay:
+    """One run of a recorded session. take: gets the topic and the map of every message, as it is published.
+
+    settings: other than the recorded ones. prepare: called with the chain of each stream, before its first sample.
+    """
+
+    def __init__(
+        self,
+        recorded: RecordedSession,
+        journal: ReplayJournal,
+        take: Take,
+        settings: SessionSettings | None = None,
+        prepare: Callable[[Chain], None] = lambda chain: None,
+    ) -> None:
+        if not recorded.begun["is_fresh"]:
+            raise ModelError(
+                "replay: the recording began while the session was running, so what it had learned by then is not in "
+                "it; record from the session's start (recording.automatic)"
+            )
+        self.journal = journal
+        self.samples = 0
+        self._recorded = recorded
+        self._prepare = prepare
+        self._session = playable(settings or parse_session(recorded.begun["settings"]))
+        self._inbox = _Inbox()
+        self._now = 0.0
+        self._source: RingSamples | None = None
+        self.loop = Loop(
+            self._session,
+            _Publisher(take),
+            self._inbox,
+            recorded.begun["seq"],
+            journal=journal,
+            make_inlet=_Inlet,
+            clock=lambda: self._now,
+        )
+
+    def run(self, speed: float | None = None) -> None:
+        """Until the last sample. speed: times real time; None: as fast as it goes. Raises ModelError."""
+        with _collected_by_loop():
+            try:
+                if self._recorded.begun["is_running"]:
+                    self.loop.start()
+                for _ in self._steps():
+                    self._keep_shadows_near()
+                    if speed is not None:
+                        self._pace(speed)
+                self._finish()
+            finally:
+                self.loop.close()
+
+    def _steps(self) -> Iterator[None]:
+        """Run to the place of each note in turn, and do what it says; then to the end."""
+        while (note := self.journal.next_between_turns()) is not None:
+            yield from self._go_to(note)
+            self._do(note)
+            yield
+        while self._feed(None) or self._is_behind():
+            self._turn()
+            yield
+
+    def _go_to(self, note: Note) -> Iterator[None]:
+        place = self.journal.place
+        while (place.blocks, place.seq) != (note["blocks"], note["seq"]):
+            if place.blocks > note["blocks"] or place.seq > note["seq"]:
+                raise Diverged(
+                    f"replay: at bin {place.seq} it has passed the place of {note['kind']!r}, which came before bin "
+                    f"{note['seq']}"
+                )
+            before = place.blocks, place.seq, self.samples
+            self._feed(note["given"])
+            self._turn()
+            yield
+            if before == (place.blocks, place.seq, self.samples):
+                raise self._lacking(note)
+
+    def _lacking(self, note: Note) -> Diverged:
+        at = 0 if self.loop.chain is None else self.loop.chain.ring.written
+        return Diverged(
+            f"replay: it ends at bin {self.journal.place.seq}, where the recording lacks samples from {at} on; "
+            f"the next that is known is {note['kind']!r} before bin {note['seq']}"
+        )
+
+    def _do(self, note: Note) -> None:
+        """At the place of a note: what it says."""
+        if note is not self.journal.to_come[0]:
+            late = self.journal.to_come[0]
+            raise Diverged(f"replay: no {late['what']} is on its way before bin {late['seq']}")
+        if note["kind"] != "due":  # which the turn meets
+            self.journal.to_come.popleft()
+        match note["kind"]:
+            case "command":
+                self._inbox.put(Command(note["name"], note["arguments"], Future()))
+            case "marker_label":
+                self._inbox.put(MarkerLabel(note["label"], note["start"], note["end"]))
+            case "call":
+                self._inbox.release(note["due"])
+            case "stream":
+                self._find(note)
+            case "overrun":
+                self._overrun(note["written"])
+        self._turn()
+        if self.journal.to_come and self.journal.to_come[0] is note:
+            raise Diverged(f"replay: no {note['what']} is on its way at bin {note['seq']}")
+
+    def _turn(self) -> None:
+        self.loop.turn(HANDLERS)
+
+    def _find(self, note: Note) -> None:
+        """A stream was found: with a chain of its own, or the one that there is."""
+        loop = self.loop
+        assert loop.inlet is not None
+        if note["is_new"]:
+            description = StreamDescription(**_as_tuples(note["description"]))
+            chain = make_chain(self._session, description, np.dtype(note["dtype"]))
+            self._prepare(chain)
+            self._source = self._recorded.ring(note["ring"])
+            chain.ring.written = note["start"]
+        else:
+            assert loop.chain is not None
+            chain = loop.chain
+            if loop.run_is_new:  # what came before and was not used, is forgotten
+                chain.ring.written = note["start"]
+        self._inbox.put(Found(loop.inlet, chain, note["start"]))
+
+    def _overrun(self, written: int) -> None:
+        """The ring was full when so many samples were in it."""
+        assert self.loop.chain is not None
+        while self._feed(written):
+            continue
+        self.loop.chain.ring.is_overrun = True
+
+    def _feed(self, until: int | None) -> int:
+        """Let a bin's samples in, as far as this count and as there is room; returns how many."""
+        chain, source = self.loop.chain, self._source
+        if chain is None or source is None or self.loop.inlet is None:
+            return 0
+        ring = chain.ring
+        slot, room = ring.room()
+        start = ring.written
+        stop = min(source.whole_until(start), start + min(room, chain.pipeline.bin_samples))
+        if until is not None:
+            stop = min(stop, until)
+        count = stop - start
+        if count <= 0:
+            return 0
+        times, values = source.read(start, stop)
+        ring.samples[slot : slot + count] = values
+        ring.times[slot : slot + count] = times
+        self._now = float(times[-1]) + self.journal.clock_offset(0.0)
+        ring.commit(count, self._now)
+        self.samples += count
+        return count
+
+    def _is_behind(self) -> bool:
+        """Whether a turn without new samples still does something."""
+        place = self.journal.place
+        before = place.blocks, place.seq
+        self._turn()
+        return before != (place.blocks, place.seq)
+
+    def _keep_shadows_near(self) -> None:
+        chain = self.loop.chain
+        if chain is None:
+            return
+        end = time.monotonic() + PATIENCE_S
+        while any(shadow.waiting > SHADOWS_AHEAD for shadow in chain.decoders.shadows.values()):
+            if time.monotonic() > end:
+                raise Diverged("replay: a shadow takes no more bins")
+            time.sleep(0.001)
+
+    def _finish(self) -> None:
+        """Let shadows answer their last bins."""
+        chain = self.loop.chain
+        end = time.monotonic() + PATIENCE_S
+        while chain is not None and time.monotonic() < end:
+            if not any(shadow.waiting for shadow in chain.decoders.shadows.values()):
+                break
+            time.sleep(0.001)
+        time.sleep(0.05 if chain is not None and chain.decoders.shadows else 0.0)  # the last answer, on its way
+        self._turn()
+
+    def _pace(self, speed: float) -> None:
+        if not hasattr(self, "_paced"):
+            self._paced = time.monotonic(), self._now
+        began, first = self._paced
+        time.sleep(max(0.0, began + (self._now - first) / speed - time.monotonic()))
+
+
+def playable(session: SessionSettings) -> SessionSettings:
+    """The same session without what a replay has no use for: outlets, markers, stimulus, its own recording."""
+    decoders = [decoder.model_copy(update={"budget_ms": NO_BUDGET_MS}) for decoder in session.decoders]
+    return session.model_copy(
+        update={
+            "outlets": session.outlets.model_copy(update={"enabled": False}),
+            "recording": session.recording.model_copy(update={"automatic": False}),
+            "markers": [],
+            "stimulus": None,
+            "decoders": decoders,
+        }
+    )
+
+
+def _as_tuples(description: dict[str, Any]) -> dict[str, Any]:
+    """JSON has lists where a description has tuples."""
+    made = {key: tuple(value) if isinstance(value, list) else value for key, value in description.items()}
+    made["positions"] = tuple(None if one is None else tuple(one) for one in description["positions"])
+    return made
+
+
+@contextmanager
+def _collected_by_loop() -> Iterator[None]:
+    """As in a session: the loop collects garbage once a second, between two bins."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    except StreamError as error:
+        raise ModelError(str(error)) from error
+    finally:
+        if was_enabled:
+            gc.enable()

@@ -1,0 +1,85 @@
+"""The journal of a replay: it answers the loop with what the journal of the live session noted."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from concurrent.futures import Future, wait
+from typing import Any
+
+import numpy as np
+
+from neuroloop.errors import ModelError
+from neuroloop.session.journal import Journal, Note
+from neuroloop.session.recorder_streams import plain
+
+SOLVE_S = 120.0
+PLACED = ("command", "marker_label", "call", "stream", "overrun", "due")
+IN_BLOCK = ("job", "update")  # work that comes into use inside a turn; all else is between two
+
+
+class ReplayJournal(Journal):
+    """Everything happens where it happened. to_come: what does, in its order."""
+
+    def __init__(self, notes: Iterable[Note]) -> None:
+        super().__init__()
+        notes = list(notes)
+        self.to_come = deque(note for note in notes if note["kind"] in PLACED)
+        self.weights: dict[int, str] = {}  # version of the rereference -> digest, as replayed
+        self._offsets = deque((note["seq"], note["offset"]) for note in notes if note["kind"] == "clock_offset")
+        self._slow = {note["bin"] for note in notes if note["kind"] == "too_slow"}
+        self._now = 0.0
+
+    def next_between_turns(self) -> Note | None:
+        """The next note that a turn does not meet by itself."""
+        return next((note for note in self.to_come if not _is_in_block(note)), None)
+
+    def note(self, kind: str, **facts: Any) -> None:
+        if kind == "rereference":
+            self.weights[facts["version"]] = plain(np.asarray(facts["weights"]))["sha256"]
+
+    def clock_offset(self, measured: float) -> float:
+        while self._offsets and self._offsets[0][0] <= self.place.seq:
+            self._now = self._offsets.popleft()[1]
+        return self._now
+
+    def is_due(self, what: str, number: int, block: int, result: Future[Any]) -> bool:
+        head = self.to_come[0] if self.to_come else None
+        if head is None or head["kind"] != "due":
+            return False
+        if (head["what"], head["number"], head["block"]) != (what, number, block):
+            return False
+        self.to_come.popleft()
+        _await(result)
+        return True
+
+    def too_slow(self, number: int, found: bool) -> bool:
+        return number in self._slow
+
+
+class FreeJournal(ReplayJournal):
+    """Of a session with other settings: work beside the loop comes into use at the first moment that is asked for."""
+
+    def __init__(self, notes: Iterable[Note], without: str) -> None:
+        """without: commands whose name begins so are left out, and what came of them."""
+        kept = [
+            note
+            for note in notes
+            if note["kind"] not in ("due", "too_slow")
+            and not (note["kind"] == "command" and note["name"].startswith(without))
+            and not (note["kind"] == "call" and without == "decoder_")
+        ]
+        super().__init__(kept)
+
+    def is_due(self, what: str, number: int, block: int, result: Future[Any]) -> bool:
+        _await(result)
+        return True
+
+
+def _is_in_block(note: Note) -> bool:
+    return note["kind"] == "due" and note["what"] in IN_BLOCK
+
+
+def _await(result: Future[Any]) -> None:
+    if wait([result], SOLVE_S).not_done:
+        raise ModelError(f"replay: weights were not solved within {SOLVE_S:g} s")

@@ -1,0 +1,186 @@
+"""Whether a replay gives what was recorded: every prediction and every rate vector, bit for bit.
+
+`age_ms` and `latency_ms` are left out: they are of the clock, and a replay has another one. On a CPU everything else is
+the same where the program, its libraries and the kind of processor are; on a GPU, sums are formed in another order from
+run to run only if the driver chooses so, and the first difference says what it is.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neuroloop.recording.reader import open_xdf
+from neuroloop.recording.recorded import RecordedSession
+from neuroloop.recording.replay import Diverged, Replay
+from neuroloop.recording.replay_journal import ReplayJournal
+
+OF_THE_CLOCK = ("age_ms", "latency_ms")
+STAGES = {"time": "clock", "samples": "timeline", "gap": "timeline", "rereference": "rereference"}
+Key = tuple[int, str]  # bin and decoder
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The first thing that is not the same. stage: the first one along the path of a sample that differs."""
+
+    bin: int
+    stage: str
+    what: str
+    recorded: Any
+    replayed: Any
+
+    def __str__(self) -> str:
+        return f"bin {self.bin}, {self.stage}: {self.what} was {self.recorded!r}, and is {self.replayed!r}"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a replay came to. predictions: compared; missing: recorded, and not replayed; seconds: of wall time."""
+
+    predictions: int
+    rates: int
+    differing: int
+    missing: int
+    first: Difference | None
+    ended: str | None
+    data_s: float
+    seconds: float
+    lost: int
+
+    @property
+    def is_identical(self) -> bool:
+        return self.predictions > 0 and self.first is None and self.missing == 0 and self.ended is None
+
+    @property
+    def speed(self) -> float:
+        """Times real time."""
+        return self.data_s / self.seconds if self.seconds else 0.0
+
+    def plain(self) -> dict[str, Any]:
+        return asdict(self) | {"is_identical": self.is_identical, "speed": round(self.speed, 2)}
+
+
+class Verification:
+    """Takes what a replay publishes, and compares it with the recording."""
+
+    def __init__(self, recorded: RecordedSession) -> None:
+        self.predictions = self.rates = self.differing = 0
+        self.first: Difference | None = None
+        self._recorded = recorded.predictions()
+        self._recorded_rates = recorded.rates()
+        self._ahead: dict[Key, dict[str, Any]] = {}
+        self._weights = {
+            note["version"]: note["weights"]["sha256"] for note in recorded.notes if note["kind"] == "rereference"
+        }
+        self._of_replay: dict[int, str] = {}
+
+    def take(self, topic: str, message: dict[str, Any]) -> None:
+        """A message of the replay, in the order of its loop."""
+        if topic == "predictions":
+            self._prediction(json.loads(json.dumps(message)))
+        elif topic == "rates":
+            self._rate(message)
+
+    def follow(self, weights: dict[int, str]) -> None:
+        """weights: digests of the rereference's versions, as the replay comes to them."""
+        self._of_replay = weights
+
+    def missing(self) -> int:
+        """Predictions that were recorded, and that the replay did not make."""
+        return len(self._ahead) + sum(1 for _ in self._recorded)
+
+    def _prediction(self, replayed: dict[str, Any]) -> None:
+        recorded = self._find((replayed["seq"], replayed["decoder"]))
+        if recorded is None:
+            return  # the recording ended before it
+        self.predictions += 1
+        for key in (*STAGES, *recorded):
+            if key not in OF_THE_CLOCK and recorded.get(key) != replayed.get(key):
+                self._differs(replayed["seq"], key, recorded, replayed)
+                return
+
+    def _find(self, key: Key) -> dict[str, Any] | None:
+        if key in self._ahead:
+            return self._ahead.pop(key)
+        for recorded in self._recorded:
+            found = recorded["seq"], recorded["decoder"]
+            if found == key:
+                return recorded
+            self._ahead[found] = recorded
+            if found[0] > key[0] + 4096:
+                return None
+        return None
+
+    def _differs(self, bin: int, key: str, recorded: dict[str, Any], replayed: dict[str, Any]) -> None:
+        self.differing += 1
+        if self.first is not None:
+            return
+        stage = STAGES.get(key, "decoder")
+        version = recorded["rereference"]
+        if version is not None and self._weights.get(version) != self._of_replay.get(
+            version, self._weights.get(version)
+        ):
+            stage, key = "rereference", f"weights of version {version}"
+            self.first = Difference(bin, stage, key, self._weights.get(version), self._of_replay.get(version))
+            return
+        self.first = Difference(bin, stage, key, recorded.get(key), replayed.get(key))
+
+    def _rate(self, message: dict[str, Any]) -> None:
+        recorded = next(self._recorded_rates, None)
+        if recorded is None:
+            return
+        self.rates += 1
+        time, rates = recorded
+        replayed = np.array(message["rates"], np.float32)
+        if time == message["time"] and _same_bits(rates, replayed):
+            return
+        if self.first is None or (self.first.bin == message["seq"] and self.first.stage == "decoder"):
+            channel = int(np.argmax(rates != replayed)) if len(rates) == len(replayed) else 0
+            self.first = Difference(
+                message["seq"],
+                "front end" if time == message["time"] else "clock",
+                f"rate of feature {channel + 1}" if time == message["time"] else "time",
+                float(rates[channel]) if time == message["time"] else time,
+                float(replayed[channel]) if time == message["time"] else message["time"],
+            )
+        self.differing += 1
+
+
+def _same_bits(one: NDArray[np.float32], other: NDArray[np.float32]) -> bool:
+    return one.shape == other.shape and bool((one.view(np.uint32) == other.view(np.uint32)).all())
+
+
+def verify(path: Path, speed: float | None = None) -> Verdict:
+    """Replay a recording and compare. Raises ModelError for one that cannot be replayed."""
+    with open_xdf(path) as file:
+        recorded = RecordedSession(file)
+        checks = Verification(recorded)
+        journal = ReplayJournal(recorded.notes)
+        checks.follow(journal.weights)
+        replay = Replay(recorded, journal, checks.take)
+        began, ended = perf_counter(), None
+        try:
+            replay.run(speed)
+        except Diverged as diverged:
+            ended = str(diverged)
+        seconds = perf_counter() - began
+        chain = replay.loop.chain
+        srate = chain.description.nominal_srate if chain is not None else 1.0
+        return Verdict(
+            checks.predictions,
+            checks.rates,
+            checks.differing,
+            checks.missing(),
+            checks.first,
+            ended,
+            replay.samples / srate,
+            seconds,
+            sum(entry["count"] for entry in recorded.lost if entry["what"] == "samples"),
+        )

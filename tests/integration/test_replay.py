@@ -1,0 +1,137 @@
+"""Recordings of real sessions, replayed: every prediction the same, whatever happened."""
+
+import json
+import os
+import signal
+import time
+
+import numpy as np
+import pytest
+from tests.integration.conftest import ALL
+from tests.integration.models import loading, trained, weights
+from tests.integration.test_recording import RECORDING, on_disk, path_of
+
+from neuroloop.recording.verification import verify
+
+BROADBAND = {
+    "front_end": {"kind": "broadband", "band": [100.0, 450.0], "calibration_s": 0.2},
+    "rereference": {"update_every_s": 0.25, "min_samples_per_channel": 1},
+    "window": 5,
+    "classes": ALL,
+    "outlets": {"enabled": False},
+}
+
+
+def noise(samples, channels=8, seed=0):
+    """Independent noise on a common mode, with spikes, of two rates for two halves of the channels."""
+    random = np.random.default_rng(seed)
+    common = random.normal(0, 20, (samples, 1))
+    made = common + random.normal(0, 5, (samples, channels))
+    made[random.random(made.shape) < 0.02] -= 80
+    return made.astype(np.float32)
+
+
+@pytest.fixture
+def broadband(start_session, unique_name):
+    """A function that starts a recorded session on voltage."""
+
+    def start(exit_code=0, **changes):
+        settings = {"name": unique_name, "stream": {"name": unique_name}, "recording": RECORDING}
+        return start_session(exit_code=exit_code, **settings | BROADBAND | changes)
+
+    return start
+
+
+@pytest.fixture
+def source(open_source, unique_name):
+    return open_source(unique_name, channel_count=8, nominal_srate=2000.0)
+
+
+def stream_live(session, source, seconds, seed, missing=0):
+    """Send at about twice real time, and wait until it was answered."""
+    data = noise(round(seconds * source.nominal_srate), seed=seed)
+    for first in range(0, len(data), 100):
+        source.push(data[first : first + 100], chunk=33, missing=missing if first == 0 else 0)
+        time.sleep(0.025)  # a session that learns beside its loop must have the time to
+    session.receive()
+
+
+def checked(path, predictions):
+    verdict = verify(path)
+    assert verdict.first is None, str(verdict.first)
+    assert verdict.ended is None
+    assert verdict.is_identical
+    assert verdict.predictions >= predictions
+    return verdict
+
+
+def test_labels_fits_swaps_and_a_stream_that_returns_are_replayed_to_the_bit(
+    broadband, source, open_source, unique_name
+):
+    shadows = [{"name": "one"}, {"name": "two", "role": "shadow"}]
+    session = broadband(decoders=shadows)
+    source.wait_for_consumers()
+    stream_live(session, source, 1.0, seed=1)
+    session.command("label", label="a")
+    stream_live(session, source, 0.7, seed=2)
+    session.command("label", label="b")
+    session.ask("decoder_load", **loading(data=weights(trained(features=8)), state="carry"))
+    stream_live(session, source, 0.6, seed=3)
+    session.answer("decoder_load")
+    session.command("rereference_fit", seconds=0.3)
+    stream_live(session, source, 0.6, seed=4)
+    session.event("fit_done")
+    session.command("rereference_mode", mode="incremental", ridge=0.01)
+    session.ask("decoder_promote", name="two")
+    stream_live(session, source, 0.6, seed=5)
+    session.answer("decoder_promote")
+    start, sent, source.outlet = source.start, source.sent, None
+    session.event("stream_lost")
+    again = open_source(unique_name, channel_count=8, nominal_srate=2000.0)
+    again.start, again.sent = start, sent
+    again.wait_for_consumers()
+    stream_live(session, again, 0.6, seed=6, missing=4000)
+    session.command("rereference_load", weights=np.zeros((8, 8)).tobytes(), shape=[8, 8])
+    session.command("label", label="a")
+    stream_live(session, again, 0.3, seed=7)
+    session.command("stop")
+    session.command("start")
+    session.event("stream_connected", 3)
+    again.wait_for_consumers()
+    stream_live(session, again, 0.4, seed=8, missing=1000)
+    bins = session.bins(300)
+    session.command("recording_stop")
+    assert {p["model"]["name"] for p in bins} == {"one", "reach", "two"}
+    assert len({p["rereference"] for p in bins}) > 4
+    checked(path_of(session), 300)
+
+
+def test_a_session_that_was_killed_is_replayed_up_to_its_last_moment(broadband, source):
+    session = broadband(exit_code=-signal.SIGKILL)
+    source.wait_for_consumers()
+    stream_live(session, source, 1.0, seed=1)
+    session.command("label", label="a")
+    stream_live(session, source, 0.4, seed=2)
+    on_disk(session, predictions=60)
+    os.kill(session.process.pid, signal.SIGKILL)
+    session.process.wait()
+    checked(path_of(session), 60)
+
+
+def test_a_recording_that_was_changed_is_told_with_bin_and_stage(broadband, source, tmp_path):
+    session = broadband()
+    source.wait_for_consumers()
+    stream_live(session, source, 1.0, seed=1)
+    session.command("label", label="a")
+    stream_live(session, source, 0.4, seed=2)
+    session.bins(60)
+    session.command("recording_stop")
+    content = path_of(session).read_bytes()
+    changed = tmp_path / "changed.xdf"
+    bin_40 = next(p for p in session.predictions() if p["seq"] == 40)
+    was = json.dumps(bin_40).encode()
+    changed.write_bytes(content.replace(was, was.replace(b'"gap": false', b'"gap": true ', 1)))
+    verdict = verify(changed)
+    assert not verdict.is_identical
+    assert (verdict.first.bin, verdict.first.stage, verdict.first.what) == (40, "timeline", "gap")
+    assert (verdict.first.recorded, verdict.first.replayed) == (True, False)
