@@ -3,7 +3,20 @@
 import importlib
 import sys
 
-NAMES = ("numerics", "latency", "peers", "gpu", "swaps", "subscribers", "races", "ray", "accuracy", "position")
+NAMES = (
+    "numerics",
+    "latency",
+    "peers",
+    "gpu",
+    "swaps",
+    "subscribers",
+    "races",
+    "ray",
+    "accuracy",
+    "position",
+    "recording",
+    "replay",
+)
 
 if __name__ == "__main__":
     if len(sys.argv) < 2 or sys.argv[1].startswith("-"):

@@ -11,7 +11,9 @@ from tests.integration.conftest import ALL
 from tests.integration.models import loading, trained, weights
 from tests.integration.test_recording import RECORDING, on_disk, path_of
 
+from neuroloop.models.maxrate import MaxRate
 from neuroloop.recording.verification import verify
+from neuroloop.recording.what_if import Model, what_if
 
 BROADBAND = {
     "front_end": {"kind": "broadband", "band": [100.0, 450.0], "calibration_s": 0.2},
@@ -23,11 +25,14 @@ BROADBAND = {
 
 
 def noise(samples, channels=8, seed=0):
-    """Independent noise on a common mode, with spikes, of two rates for two halves of the channels."""
+    """Independent noise on a common mode; spikes on the first half of the channels, or for even seeds on the second."""
     random = np.random.default_rng(seed)
-    common = random.normal(0, 20, (samples, 1))
-    made = common + random.normal(0, 5, (samples, channels))
-    made[random.random(made.shape) < 0.02] -= 80
+    made = random.normal(0, 20, (samples, 1)) + random.normal(0, 5, (samples, channels))
+    fires = random.random(made.shape) < 0.02
+    fires[:, : channels // 2] &= bool(seed % 2)
+    fires[:, channels // 2 :] &= not seed % 2
+    for width in range(3):
+        made -= 150 * np.roll(fires, width, axis=0)
     return made.astype(np.float32)
 
 
@@ -103,6 +108,7 @@ def test_labels_fits_swaps_and_a_stream_that_returns_are_replayed_to_the_bit(
     session.command("recording_stop")
     assert {p["model"]["name"] for p in bins} == {"one", "reach", "two"}
     assert len({p["rereference"] for p in bins}) > 4
+    assert {p["label"] for p in bins} >= {"a", "b"}
     checked(path_of(session), 300)
 
 
@@ -135,3 +141,28 @@ def test_a_recording_that_was_changed_is_told_with_bin_and_stage(broadband, sour
     assert not verdict.is_identical
     assert (verdict.first.bin, verdict.first.stage, verdict.first.what) == (40, "timeline", "gap")
     assert (verdict.first.recorded, verdict.first.replayed) == (True, False)
+
+
+def test_another_decoder_and_another_setting_are_compared_with_what_was_answered(broadband, source):
+    session = broadband()
+    source.wait_for_consumers()
+    stream_live(session, source, 1.0, seed=1)
+    session.command("label", label="a")
+    stream_live(session, source, 0.4, seed=2)
+    session.command("label", label="b")
+    stream_live(session, source, 0.8, seed=3)
+    session.bins(100)
+    session.command("recording_stop")
+    path = path_of(session)
+    same = what_if(path, None, {})
+    assert (same.agreement, same.replayed.labelled) == (1.0, same.recorded.labelled)
+    assert same.compared > 10
+    assert what_if(path, None, {"bin_ms": 10}).replayed.bins == 2 * same.replayed.bins
+    stubborn = MaxRate(list(ALL), 8)
+    for _ in range(3):
+        stubborn.learn(np.full(8, 1e-3, np.float32), 0)
+        stubborn.learn(np.full(8, 1e6, np.float32), 1)
+    other = what_if(path, Model("stubborn", 3, weights(stubborn)), {})
+    assert other.changes == {"decoder": "stubborn@3"}
+    assert other.agreement != 1.0
+    assert verify(path).is_identical

@@ -19,7 +19,12 @@ IN_BLOCK = ("job", "update")  # work that comes into use inside a turn; all else
 
 
 class ReplayJournal(Journal):
-    """Everything happens where it happened. to_come: what does, in its order."""
+    """Everything happens where it happened. to_come: what does, in its order.
+
+    is_exact: between the same two blocks; otherwise after the same sample.
+    """
+
+    is_exact = True
 
     def __init__(self, notes: Iterable[Note]) -> None:
         super().__init__()
@@ -39,9 +44,12 @@ class ReplayJournal(Journal):
             self.weights[facts["version"]] = plain(np.asarray(facts["weights"]))["sha256"]
 
     def clock_offset(self, measured: float) -> float:
-        while self._offsets and self._offsets[0][0] <= self.place.seq:
+        while self._offsets and self._offsets[0][0] <= self._reached():
             self._now = self._offsets.popleft()[1]
         return self._now
+
+    def _reached(self) -> int:
+        return self.place.seq
 
     def is_due(self, what: str, number: int, block: int, result: Future[Any]) -> bool:
         head = self.to_come[0] if self.to_come else None
@@ -60,16 +68,20 @@ class ReplayJournal(Journal):
 class FreeJournal(ReplayJournal):
     """Of a session with other settings: work beside the loop comes into use at the first moment that is asked for."""
 
-    def __init__(self, notes: Iterable[Note], without: str) -> None:
-        """without: commands whose name begins so are left out, and what came of them."""
-        kept = [
-            note
-            for note in notes
-            if note["kind"] not in ("due", "too_slow")
-            and not (note["kind"] == "command" and note["name"].startswith(without))
-            and not (note["kind"] == "call" and without == "decoder_")
-        ]
-        super().__init__(kept)
+    is_exact = False
+
+    def __init__(self, notes: Iterable[Note], keeps_decoder: bool) -> None:
+        """keeps_decoder: nothing takes the place of the one that is active at the start."""
+        notes = [note for note in notes if note["kind"] not in ("due", "too_slow")]
+        if keeps_decoder:
+            notes = [
+                note for note in notes if note["kind"] != "call" and not note.get("name", "").startswith("decoder_")
+            ]
+        super().__init__(notes)
+        self._offsets = deque((note["given"], note["offset"]) for note in notes if note["kind"] == "clock_offset")
+
+    def _reached(self) -> int:
+        return self.place.given  # bins may be others, samples are the same
 
     def is_due(self, what: str, number: int, block: int, result: Future[Any]) -> bool:
         _await(result)
