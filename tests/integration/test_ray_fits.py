@@ -129,7 +129,8 @@ def test_a_fit_whose_node_is_killed_begins_anew_on_another_or_fails_and_names_it
             with pytest.raises(Unavailable, match=re.escape(f"node {first} was lost")):
                 await task
             return
-        await job.until(lambda: len(job.heard) == 4, task)
+        await job.until(lambda: len(job.heard) == 5, task)
+        assert [message.type for message in job.heard].index("moved") == 2
         assert gone(pid)
         second, elsewhere = job.starts[1]
         assert elsewhere != first
@@ -138,6 +139,31 @@ def test_a_fit_whose_node_is_killed_begins_anew_on_another_or_fails_and_names_it
             await task
 
     asyncio.run(test())
+
+
+def test_a_fit_whose_node_is_killed_goes_on_from_its_checkpoint_to_the_same_weights(cluster, tmp_path):
+    epochs = {"pretrain_epochs": 150, "head_epochs": 5, "stride": 2, "targets": 4}
+    settings = {"bins": 6, "width": 16, "kernel": 2, "training": epochs}
+    arrays = {"rates": np.random.default_rng(5).poisson(5.0, (1120, 8)), "labels": np.arange(1120) // 14 % 2}
+    here, there = (Job(tmp_path / engine, arrays, kind="lfr", settings=settings) for engine in ("local", "ray"))
+
+    async def test():
+        task = asyncio.create_task(there.fitting(RayExecutor(ANYWHERE)))
+        await there.until((there.folder / "checkpoint.safetensors").exists, task)
+        cluster.kill(there.starts[0][1])
+        await task
+
+    ours = here.fit(LocalExecutor())
+    asyncio.run(test())
+    theirs = load((there.folder / "weights.safetensors").read_bytes())
+    for name, array in ours.items():
+        np.testing.assert_array_equal(theirs[name], array)
+    moved, resumed = (message for message in there.heard if message.type != "progress")
+    assert (moved.type, resumed.type) == ("moved", "resumed")
+    assert resumed.progress > 0
+    told = there.heard[there.heard.index(resumed) + 1 :]
+    assert told == here.heard
+    assert len({node for _, node in there.starts}) == 2
 
 
 def test_weights_from_several_recordings_are_those_of_one_process(cluster, tmp_path):

@@ -54,8 +54,8 @@ class Job(BaseModel):
 
     has_data: whether the data lie in the folder. activate, session: who is to use the result, as what; activation: what
     became of that. detail: why there is no result. pid, node: of its process; no node is this machine. died: whether
-    its process did, which says nothing against the request. resumed: for each time, the progress that it went on from;
-    0 where it began anew.
+    its process did, which says nothing against the request. resumed: for each time that it was resumed, or
+    moved to another node, the progress that it went on from; 0 where it began anew.
     """
 
     model_config = ConfigDict(extra="forbid", validate_assignment=True)
@@ -119,8 +119,12 @@ class Job(BaseModel):
         if self.resumed:
             self.resumed[-1] = progress
 
+    def move(self) -> None:
+        """Its node was lost, and it is on another."""
+        self.resumed.append(0.0)
+
     def begin(self, pid: int, node: str | None) -> None:
-        """Its process has started, perhaps anew on another node."""
+        """Its process has started, perhaps again on another node."""
         self.pid, self.node = pid, node
         self.progress = 0.0
         self.curve.clear()

@@ -23,7 +23,7 @@ import structlog
 from neuroloop.errors import Conflict, NeuroloopError, NotFound, Unavailable
 from neuroloop.training.executor import Died, Executor, LocalExecutor, NodeLost
 from neuroloop.training.job import CHECKPOINT, INPUT, RECORDING, RESULT, WEIGHTS, Job, State, load, now, own
-from neuroloop.training.messages import Message, Progress, Resumed
+from neuroloop.training.messages import Message, Moved, Progress, Resumed
 from neuroloop.training.request import Activation, FitRequest
 
 log = structlog.get_logger(__name__)
@@ -238,9 +238,12 @@ class FitJobs:
         def heard(message: Message) -> None:
             if isinstance(message, Progress):
                 job.advance(message.progress, message.loss)
+                return
+            if isinstance(message, Moved):
+                job.move()
             elif isinstance(message, Resumed):
                 job.go_on(message.progress)
-                self._disk.submit(job.model_copy(deep=True).save, folder)  # the next server is to know, too
+            self._disk.submit(job.model_copy(deep=True).save, folder)  # the next server is to know, too
 
         await self._save(job)
         await self._executor.run(folder, job.begin, heard)

@@ -1,4 +1,4 @@
-"""What a fit process says on its standard output: one JSON map per line."""
+"""What a fit process says on its standard output, one JSON map per line, and `Moved`, which its executor says."""
 
 from __future__ import annotations
 
@@ -26,6 +26,14 @@ class Resumed(BaseModel):
     progress: float = Field(ge=0, le=1)
 
 
+class Moved(BaseModel):
+    """Its node was lost, and it is on another: it begins anew there, unless `Resumed` follows."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    type: Literal["moved"] = "moved"
+
+
 class Failed(BaseModel):
     """Why there will be no result: something that whoever asked can put right."""
 
@@ -35,7 +43,7 @@ class Failed(BaseModel):
     detail: str
 
 
-Message = Progress | Resumed | Failed
+Message = Progress | Resumed | Moved | Failed
 _MESSAGE: TypeAdapter[Message] = TypeAdapter(Message)
 
 

@@ -1,8 +1,9 @@
 """A fit on a node of a Ray cluster: a Ray task that runs the fit process there as `engine: local` runs it here.
 
 The task is a generator: where the process was placed, then what it says, and at last the content of the files that it
-made. Ray interrupts a task that is cancelled; the fit process then ends as by `LocalExecutor`. One whose task is
-killed, or whose node's Ray has gone, finds its standard input closed and ends by itself.
+made. A checkpoint that the process writes goes the same way while it runs, so that it is there when the node is not.
+Ray interrupts a task that is cancelled; the fit process then ends as by `LocalExecutor`. One whose task is killed, or
+whose node's Ray has gone, finds its standard input closed and ends by itself.
 """
 
 from __future__ import annotations
@@ -23,9 +24,10 @@ import ray
 from neuroloop.errors import NeuroloopError
 from neuroloop.ray_nodes import here
 from neuroloop.training.executor import FIT_PROGRAM, LocalExecutor
+from neuroloop.training.job import CHECKPOINT
 from neuroloop.training.messages import Message
 
-LOOK_EVERY_S = 0.1  # whether the task is cancelled
+LOOK_EVERY_S = 0.1  # whether the task is cancelled, or there is a checkpoint
 
 
 @dataclass(frozen=True)
@@ -44,13 +46,18 @@ class Ended:
     error: NeuroloopError | None = None
 
 
-Said = Placed | Message | Ended
+@dataclass(frozen=True)
+class Kept:
+    """It has written a checkpoint, whose content comes next."""
+
+
+Said = Placed | Message | Kept | Ended
 
 
 def run(
     program: Sequence[str] | None, arguments: Sequence[str], files: Mapping[str, Any], wanted: Sequence[str]
 ) -> Iterator[Any]:
-    """Yields `Said`, and after `Ended` the bytes of its files as arrays of uint8.
+    """Yields `Said`; after `Ended` the bytes of its files as arrays of uint8, after `Kept` those of the checkpoint.
 
     program: as of `LocalExecutor`; by default that of this node. arguments: more of it. files: what lies in the job's
     folder, as references to such arrays. wanted: the files that the fit is to make.
@@ -59,9 +66,16 @@ def run(
         folder, said = Path(name), queue.SimpleQueue[Said]()
         for file, content in files.items():
             (folder / file).write_bytes(memoryview(ray.get(content)))
+        checkpoint = folder / CHECKPOINT
+        known = _version(checkpoint)
         with _running(LocalExecutor((*(program or FIT_PROGRAM), *arguments)), folder, said):
             while not isinstance(item := _next(said), Ended):
-                yield item
+                if item is not None:
+                    yield item
+                if (version := _version(checkpoint)) != known:
+                    known = version
+                    yield Kept()
+                    yield np.fromfile(checkpoint, np.uint8)
         if item.error is not None:
             yield item
             return
@@ -70,10 +84,18 @@ def run(
             yield np.fromfile(folder / file, np.uint8)
 
 
-def _next(said: queue.SimpleQueue[Said]) -> Said:
-    while True:
-        with suppress(queue.Empty):
-            return said.get(timeout=LOOK_EVERY_S)
+def _next(said: queue.SimpleQueue[Said]) -> Said | None:
+    """None where nothing comes for a moment; Ray interrupts a cancelled task in between."""
+    with suppress(queue.Empty):
+        return said.get(timeout=LOOK_EVERY_S)
+    return None
+
+
+def _version(path: Path) -> int | None:
+    """Another one for each time that the file was written."""
+    with suppress(FileNotFoundError):
+        return path.stat().st_mtime_ns
+    return None
 
 
 @contextmanager

@@ -5,7 +5,7 @@ import pytest
 
 from neuroloop.errors import Conflict
 from neuroloop.training.job import NEXT, Job, State, load
-from neuroloop.training.messages import Failed, Progress, Resumed, parse, write
+from neuroloop.training.messages import Failed, Moved, Progress, Resumed, parse, write
 from neuroloop.training.request import FitRequest
 
 
@@ -83,9 +83,17 @@ def test_the_gate_names_the_metric_what_it_was_and_what_was_wanted():
     assert gated.below_gate() is None
 
 
+def test_a_job_that_moves_to_another_node_says_from_where_it_went_on():
+    one = job("running")
+    one.move()
+    one.go_on(0.4)
+    one.move()
+    assert one.resumed == [0.4, 0.0]
+
+
 def test_messages_are_read_back_and_anything_else_in_the_output_is_passed_over():
     failed = Failed(detail="two classes are needed")
-    for message in (Progress(progress=0.25, loss=1.5), Progress(progress=1.0), Resumed(progress=0.5), failed):
+    for message in (Progress(progress=0.25, loss=1.5), Progress(progress=1.0), Resumed(progress=0.5), Moved(), failed):
         line = write(message)
         assert line.count(b"\n") == 1
         assert parse(line) == message
