@@ -145,7 +145,14 @@ class _Scanner:
                 raise _Bad(f"a chunk of a stream has 6 bytes or more, not {length}")
             (stream_id,) = struct.unpack_from("<I", head, at + 2)
             self._stream_chunk(tag, stream_id, head, at + 6, position, after)
+        elif tag != layout.BOUNDARY and self._hides_boundary(position, after):
+            raise _Bad(f"a chunk of the unknown kind {tag} goes beyond a boundary")
         return after
+
+    def _hides_boundary(self, start: int, stop: int) -> bool:
+        """Whether a boundary begins there, which the scan would miss."""
+        after = find_boundary(self._file, start, stop)
+        return after is not None and after - len(layout.BOUNDARY_UUID) < stop
 
     def _stream_chunk(self, tag: int, stream_id: int, head: bytes, at: int, position: int, after: int) -> None:
         content = position + at
