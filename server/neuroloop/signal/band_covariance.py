@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuroloop.compiled import kernel
-from neuroloop.signal.filters import SosFilter, design_bandpass, design_notch
+from neuroloop.signal.band_filters import BandFilters
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -65,21 +65,16 @@ class BandCovariance:
         channels: int,
         notch: Sequence[float] = (),
     ) -> None:
-        self.bands = tuple(bands)
-        self._notch = SosFilter(design_notch(notch, nominal_srate), channels, "double") if notch else None
-        self._filters = [
-            SosFilter(design_bandpass(band, order, nominal_srate), channels, "double") for band in bands.values()
-        ]
+        self._filters = BandFilters(bands, order, nominal_srate, channels, notch)
+        self.bands = self._filters.names
         self._total: F64 = np.zeros((len(self.bands), pair_count(channels)))
         self._sample: F64 = np.zeros(channels)
         _add_products(np.empty((0, channels), np.float32), self._sample, self._total[0])  # compiles it now
 
     def add(self, block: F32) -> None:
         """Take a block in, (n, channels)."""
-        if self._notch is not None:
-            block = self._notch(block)
-        for number, band in enumerate(self._filters):
-            _add_products(band(block), self._sample, self._total[number])
+        for filtered, total in zip(self._filters(block), self._total, strict=True):
+            _add_products(filtered, self._sample, total)
 
     def take(self, factor: float, out: F32) -> None:
         """The sums times a factor into `out`, (bands, pairs) or flat; they begin at 0 again."""
@@ -93,19 +88,11 @@ class BandCovariance:
     def prime(self, sample: F32) -> None:
         """Start as if the channels had stood at these values for ever; see `SosFilter.prime`. sample: (channels,)."""
         self.drop()
-        for stage in self._stages():
-            stage.prime(sample)
+        self._filters.prime(sample)
 
     def state_dict(self) -> dict[str, Any]:
-        state: dict[str, Any] = {"total": self._total.copy()}
-        for number, stage in enumerate(self._stages()):
-            state |= {f"{number}.{key}": value for key, value in stage.state_dict().items()}
-        return state
+        return {"total": self._total.copy()} | self._filters.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._total[:] = state["total"]
-        for number, stage in enumerate(self._stages()):
-            stage.load_state_dict({"state": state[f"{number}.state"]})
-
-    def _stages(self) -> list[SosFilter]:
-        return self._filters if self._notch is None else [self._notch, *self._filters]
+        self._filters.load_state_dict(state)

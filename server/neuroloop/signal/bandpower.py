@@ -1,7 +1,4 @@
-"""Power per channel and band: each band's causal band-pass, then the sum of squares.
-
-Filters run in float64 state: EEG rides on offsets and slow drifts thousands of times larger than a narrow band of it.
-"""
+"""Power per channel and band: each band's causal band-pass (`band_filters`), then the sum of squares."""
 
 from __future__ import annotations
 
@@ -12,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuroloop.compiled import kernel
-from neuroloop.signal.filters import SosFilter, design_bandpass, design_notch
+from neuroloop.signal.band_filters import BandFilters
 
 F32 = NDArray[np.float32]
 
@@ -43,13 +40,10 @@ class BandPower:
         channels: int,
         notch: Sequence[float] = (),
     ) -> None:
-        self.bands = tuple(bands)
-        self._notch = SosFilter(design_notch(notch, nominal_srate), channels, "double") if notch else None
-        self._filters = [
-            SosFilter(design_bandpass(band, order, nominal_srate), channels, "double") for band in bands.values()
-        ]
-        self._total = np.zeros((channels, len(self._filters)))
-        self._out: F32 = np.zeros((channels, len(self._filters)), np.float32)
+        self._filters = BandFilters(bands, order, nominal_srate, channels, notch)
+        self.bands = self._filters.names
+        self._total = np.zeros((channels, len(self.bands)))
+        self._out: F32 = np.zeros((channels, len(self.bands)), np.float32)
         _sum_of_squares(np.empty((0, channels), np.float32), 0, self._total)  # compiles it now
 
     def __call__(self, block: F32) -> F32:
@@ -57,36 +51,23 @@ class BandPower:
 
         Sums, so that a bin adds those of its blocks and divides by its samples.
         """
-        if self._notch is not None:
-            block = self._notch(block)
-        for number, band in enumerate(self._filters):
-            _sum_of_squares(band(block), number, self._total)
+        for number, filtered in enumerate(self._filters(block)):
+            _sum_of_squares(filtered, number, self._total)
         self._out[:] = self._total
         return self._out
 
     def prime(self, sample: F32) -> None:
         """Start as if the channels had stood at these values for ever; see `SosFilter.prime`. sample: (channels,)."""
-        if self._notch is not None:
-            self._notch.prime(sample)  # passes a constant unchanged
-        for band in self._filters:
-            band.prime(sample)
+        self._filters.prime(sample)
 
     def reset(self) -> None:
-        for band in self._all_filters():
-            band.reset()
+        self._filters.reset()
 
     def state_dict(self) -> dict[str, Any]:
-        state: dict[str, Any] = {}
-        for number, band in enumerate(self._all_filters()):
-            state |= {f"{number}.{key}": value for key, value in band.state_dict().items()}
-        return state
+        return self._filters.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        for number, band in enumerate(self._all_filters()):
-            band.load_state_dict({"state": state[f"{number}.state"]})
-
-    def _all_filters(self) -> list[SosFilter]:
-        return self._filters if self._notch is None else [self._notch, *self._filters]
+        self._filters.load_state_dict(state)
 
 
 def scale_power(power: F32, scale: Literal["power", "relative", "log"]) -> F32:
