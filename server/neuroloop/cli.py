@@ -53,7 +53,7 @@ def serve(
 ) -> None:
     """Run the sessions of a configuration, and serve them over HTTP and WebSocket."""
     from neuroloop.api.server import serve as run
-    from neuroloop.config import load, parse
+    from neuroloop.server_config import load, parse
 
     with one_line_errors():
         given: dict[str, Any] = {"host": host, "port": port, "log_level": log_level}
@@ -122,7 +122,7 @@ def streams(
 @config_app.command("schema")
 def config_schema() -> None:
     """Print the JSON schema of a configuration."""
-    from neuroloop.config import ServerSettings
+    from neuroloop.server_config import ServerSettings
 
     print(json.dumps(ServerSettings.model_json_schema(), indent=2))
 
@@ -130,7 +130,7 @@ def config_schema() -> None:
 @config_app.command("check")
 def config_check(config: ConfigFile) -> None:
     """Say whether a configuration can work: exit code 0, or 1 and what is wrong with which key."""
-    from neuroloop.config import load
+    from neuroloop.server_config import load
 
     with one_line_errors():
         settings = load(config)
@@ -143,7 +143,7 @@ def config_show(config: ConfigFile) -> None:
     """Print a configuration with every default filled in."""
     import yaml
 
-    from neuroloop.config import load
+    from neuroloop.server_config import load
 
     with one_line_errors():
         yaml.safe_dump(load(config).model_dump(mode="json"), sys.stdout, sort_keys=False)

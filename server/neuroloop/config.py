@@ -1,4 +1,4 @@
-"""The configuration: one YAML file is one server.
+"""The configuration of a session; `server_config` has that of a server, which one YAML file is.
 
 Impossible values are refused where they enter, by a `ConfigError` that names the key, the value and what is allowed.
 What depends on the stream (its rate, its channel labels) is checked here when the file states it
@@ -9,12 +9,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from ipaddress import ip_address
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from platformdirs import user_data_path
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator, model_validator
 
 from neuroloop.errors import ConfigError
@@ -283,89 +279,6 @@ class LslSettings(Settings):
     log_level: int | None = Field(None, ge=-3, le=9, description="of liblsl's own log on stderr; -3 is silent")
 
 
-class FitSettings(Settings):
-    """How many fit jobs a server takes; see POST /v1/fits."""
-
-    running: int = Field(1, ge=1, le=64, description="at the same time; each is one process with one thread")
-    waiting: int = Field(32, ge=0, le=10_000, description="that wait for one of them; further ones are refused")
-
-
-class RayFitSettings(Settings):
-    """What a fit takes of a node of the Ray cluster, and how often it begins anew where it lost its node."""
-
-    num_cpus: float = Field(1.0, ge=0)
-    num_gpus: float = Field(0.0, ge=0)
-    max_retries: int = Field(1, ge=0, le=100, description="on other nodes, after a node was lost during the fit")
-
-
-class RaySessionSettings(Settings):
-    """What a session takes of a node of the Ray cluster, and so on which it can be."""
-
-    num_cpus: float = Field(1.0, ge=0)
-    num_gpus: float = Field(0.0, ge=0)
-    resources: dict[str, Annotated[float, Field(gt=0)]] = Field(
-        default_factory=dict, description="as nodes were given: ray start --resources '{\"amplifier\": 1}'"
-    )
-
-
-class RaySettings(Settings):
-    """The Ray cluster on which fits and sessions run with `engine: ray`."""
-
-    address: str = Field(
-        "auto", min_length=1, description="HOST:PORT of the head; auto: the cluster of this machine; local: a new one"
-    )
-    fit: RayFitSettings = Field(default_factory=RayFitSettings)
-    session: RaySessionSettings = Field(default_factory=RaySessionSettings)
-
-
-class RegistrySettings(Settings):
-    """Where the model registry is; its weights are always in the server's folder, under `registry`."""
-
-    url: str | None = Field(
-        None, description="postgresql://USER:PASSWORD@HOST/DATABASE; by default SQLite in the server's folder"
-    )
-
-
-class ServerSettings(Settings):
-    """A server and its sessions."""
-
-    host: str = Field("127.0.0.1", description="beyond loopback only with access tokens: neuroloop token create")
-    port: int = Field(8765, ge=0, le=65535, description="0: any free port, printed at start")
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
-    folder: Path = Field(
-        default_factory=lambda: user_data_path("neuroloop"),
-        description="what the server keeps: tokens, models, the audit log",
-    )
-    outlive_s: float = Field(
-        60.0, ge=0, le=86_400, description="how long sessions go on if the server dies, until a new one finds them"
-    )
-    host_names: list[str] = Field(
-        default_factory=list, description="further names under which clients reach the server, a proxy's for example"
-    )
-    lsl: LslSettings = Field(default_factory=LslSettings)
-    registry: RegistrySettings = Field(default_factory=RegistrySettings)
-    fits: FitSettings = Field(default_factory=FitSettings)
-    engine: Literal["local", "ray"] = Field("local", description="what runs fits and sessions")
-    ray: RaySettings = Field(default_factory=RaySettings)
-    sessions: list[SessionSettings] = Field(default_factory=list)
-
-    @field_validator("sessions")
-    @classmethod
-    def _distinct_sessions(cls, sessions: list[SessionSettings]) -> list[SessionSettings]:
-        names = [s.name for s in sessions]
-        if len(set(names)) != len(names):
-            raise ValueError(f"every session needs a name of its own; got {names}")
-        return sessions
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only programs of the same machine reach this address."""
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 def bin_samples(session: SessionSettings, nominal_srate: float) -> int:
     """Samples in a bin: the nearest whole number to bin_ms at this rate."""
     return round(session.bin_ms * nominal_srate / 1000)
@@ -435,27 +348,6 @@ def explain(error: ValidationError) -> str:
         shown = "" if isinstance(value, dict | BaseModel) else f"; got {value!r}"
         lines.append(f"{key}: {message}{shown}")
     return "\n".join(lines)
-
-
-def load(path: Path) -> ServerSettings:
-    """The server configuration in a YAML file. Raises ConfigError."""
-    try:
-        data = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: is not YAML: {error}") from error
-    if not isinstance(data, dict):
-        raise ConfigError(f"{path}: expected a mapping with keys such as 'sessions', got {type(data).__name__}")
-    return parse(data)
-
-
-def parse(data: dict[str, Any]) -> ServerSettings:
-    """The server configuration from plain data. Raises ConfigError."""
-    try:
-        return ServerSettings.model_validate(data)
-    except ValidationError as error:
-        raise ConfigError(explain(error)) from error
 
 
 def parse_session(data: dict[str, Any]) -> SessionSettings:

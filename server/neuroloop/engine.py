@@ -9,8 +9,8 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from neuroloop.config import RaySettings, ServerSettings
 from neuroloop.errors import ConfigError, Unavailable
+from neuroloop.server_config import RaySettings, ServerSettings
 from neuroloop.session.launching import Launcher, LocalLauncher
 from neuroloop.training.executor import Executor, LocalExecutor
 

@@ -31,9 +31,9 @@ def verify(
     ] = 3600.0,
 ) -> None:
     """Check every version, its weights and every alias; exit code 1 if something is wrong. Servers may be running."""
-    from neuroloop.config import load, parse
     from neuroloop.registry.registry import Registry
     from neuroloop.registry.verify import collect, verify
+    from neuroloop.server_config import load, parse
 
     with one_line_errors():
         settings = parse({}) if config is None else load(config)

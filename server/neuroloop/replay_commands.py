@@ -98,9 +98,9 @@ def _tell(recording: Path, verdict: Verdict) -> None:
 
 def _model(text: str, config: Path | None) -> Model:
     """Raises ConfigError, NotFound."""
-    from neuroloop.config import load, parse
     from neuroloop.recording.what_if import Model
     from neuroloop.registry.registry import Registry
+    from neuroloop.server_config import load, parse
 
     name, at, version = text.rpartition("@")
     if not at:

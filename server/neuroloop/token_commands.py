@@ -18,7 +18,7 @@ Config = Annotated[
 
 
 def _tokens(config: Path | None) -> TokenFile:
-    from neuroloop.config import load, parse
+    from neuroloop.server_config import load, parse
 
     return TokenFile((parse({}) if config is None else load(config)).folder)
 

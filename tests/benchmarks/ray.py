@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from tests.integration.ray_cluster import cluster_of
 
-from neuroloop.config import RayFitSettings
+from neuroloop.server_config import RayFitSettings
 from neuroloop.training.executor import Executor, LocalExecutor
 from neuroloop.training.job import link_name
 

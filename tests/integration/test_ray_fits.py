@@ -14,8 +14,8 @@ import pytest
 from safetensors.numpy import load
 from tests.integration.ray_cluster import gone
 
-from neuroloop.config import RayFitSettings
 from neuroloop.errors import ModelError, Unavailable
+from neuroloop.server_config import RayFitSettings
 from neuroloop.training.executor import LocalExecutor
 from neuroloop.training.jobs import FitJobs
 from neuroloop.training.request import FitRequest

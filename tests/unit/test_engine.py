@@ -3,8 +3,8 @@ import sys
 import pytest
 
 from neuroloop import engine
-from neuroloop.config import parse
 from neuroloop.errors import ConfigError
+from neuroloop.server_config import parse
 from neuroloop.training.executor import LocalExecutor
 
 

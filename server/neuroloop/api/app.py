@@ -33,11 +33,11 @@ from neuroloop.api.audit import Audit, AuditLog
 from neuroloop.api.guard import Guard
 from neuroloop.api.live import LiveSessions
 from neuroloop.api.sharing import Sharing
-from neuroloop.config import ServerSettings, is_loopback
 from neuroloop.engine import executor_of, launcher_of
 from neuroloop.inference.process import Inference
 from neuroloop.registry.fitted import register_in
 from neuroloop.registry.registry import Registry
+from neuroloop.server_config import ServerSettings, is_loopback
 from neuroloop.session.adoption import RunFolder
 from neuroloop.session.launching import SESSION_PROGRAM
 from neuroloop.session.streams import configure_lsl

@@ -13,11 +13,11 @@ import uvicorn
 
 from neuroloop.api.app import create_app
 from neuroloop.api.frames import FrameProtocol
-from neuroloop.config import ServerSettings, is_loopback
 from neuroloop.engine import running
 from neuroloop.errors import ConfigError, Conflict
 from neuroloop.logs import configure_log
 from neuroloop.registry.registry import LEASE_S, Registry
+from neuroloop.server_config import ServerSettings, is_loopback
 from neuroloop.session.adoption import RunFolder
 from neuroloop.session.launching import SESSION_PROGRAM
 from neuroloop.tokens import TokenFile

@@ -14,7 +14,7 @@ import ray
 import structlog
 from ray import exceptions
 
-from neuroloop.config import RaySessionSettings
+from neuroloop.server_config import RaySessionSettings
 from neuroloop.session.curve import new_keys
 from neuroloop.session.launching import Endpoints, Lost
 from neuroloop.session.ray_session import Ended, Placed, SessionActor

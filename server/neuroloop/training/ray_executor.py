@@ -21,7 +21,7 @@ import structlog
 from numpy.typing import NDArray
 from ray import exceptions
 
-from neuroloop.config import RayFitSettings
+from neuroloop.server_config import RayFitSettings
 from neuroloop.training import ray_fit
 from neuroloop.training.executor import GRACE_S, NodeLost, OnMessage, OnStart
 from neuroloop.training.job import CHECKPOINT, FILE, INPUT, RECORDING, RESULT, WEIGHTS, part_name, write_whole

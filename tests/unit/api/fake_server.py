@@ -5,8 +5,8 @@ import sys
 from pathlib import Path
 
 from neuroloop.api.server import serve
-from neuroloop.config import parse
 from neuroloop.errors import NeuroloopError
+from neuroloop.server_config import parse
 
 FAKE_SESSION = Path(__file__).with_name("fake_session.py")
 

@@ -13,7 +13,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from neuroloop.api.app import create_app
-from neuroloop.config import parse
+from neuroloop.server_config import parse
 from neuroloop.tokens import ROLES, TokenFile
 from neuroloop_client import Client, NeuroloopClientError
 

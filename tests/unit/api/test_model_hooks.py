@@ -12,9 +12,9 @@ from fastapi import FastAPI
 from tests.unit.registry.conftest import weights_of
 
 from neuroloop.api.app import create_app
-from neuroloop.config import parse
 from neuroloop.errors import Conflict
 from neuroloop.registry.registry import Registry
+from neuroloop.server_config import parse
 
 
 @pytest.fixture
