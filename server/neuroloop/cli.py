@@ -13,6 +13,7 @@ from neuroloop import (
     encoder_commands,
     fit_commands,
     model_commands,
+    recording_commands,
     registry_commands,
     replay_commands,
     session_commands,
@@ -37,6 +38,7 @@ app.add_typer(encoder_commands.app, name="encoders")
 app.add_typer(session_commands.labels_app, name="labels")
 app.add_typer(model_commands.app, name="models")
 app.add_typer(fit_commands.app, name="fits")
+app.add_typer(recording_commands.app, name="recordings")
 app.command()(simulate)
 app.command()(play)
 app.command()(replay_commands.replay)
