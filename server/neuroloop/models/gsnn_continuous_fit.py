@@ -23,6 +23,7 @@ from neuroloop.models.gsnn_graph import Graph
 from neuroloop.models.gsnn_settings import GSNNFitSettings, NetworkSettings
 from neuroloop.models.gsnn_state import GSNNTargetWeights, standardised
 from neuroloop.models.kept import Kept
+from neuroloop.models.team import ALONE, Team
 
 F64 = NDArray[np.float64]
 
@@ -45,6 +46,7 @@ def fit(
     training: GSNNFitSettings,
     on_epoch: OnEpoch | None = None,
     kept: Kept = Kept(),  # noqa: B008 (immutable)
+    team: Team = ALONE,
 ) -> GSNNContinuousFit:
     """Fit a decoder. targets: (samples, targets), finite; the rest is as for `gsnn_fit.fit`. Raises ModelError."""
     mean, scale = standard(rates[~held_back])
@@ -61,6 +63,7 @@ def fit(
         1.0 / (1.0 - training.missing),
         on_epoch,
         kept,
+        team,
     )
     weights = GSNNTargetWeights(
         graph, trained.module.export(), mean, scale, target_mean, target_scale, samples=len(targets)

@@ -8,6 +8,10 @@ directions, 102 trials to learn from and 26 to stop by, four sets of 32 held out
 half of the features missing, 0.67 and 0.82 with none; with norm `layer`, which takes the size out of what a site hears,
 0.70 and 0.80. A Poisson decoder, which knows how these data are made, reaches 0.91.
 
+The training may be shared by several processes (`team`): each takes a part of the samples of every step, and the
+correlations of the pathways are those over the whole batch all the same. Norms are over the channels of a node, so they
+need nothing of the others.
+
 Held-back samples, the last of the trials, say when to stop: the parameters of the epoch with the least log-loss on them
 are kept. The same samples give the temperature, as in a session (`calibration`). Everything random, the start and the
 order of the samples, comes from the seed.
@@ -19,6 +23,7 @@ import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -37,6 +42,7 @@ from neuroloop.models.gsnn_torch import GSNNModule
 from neuroloop.models.kept import Kept
 from neuroloop.models.online import mean_of_known
 from neuroloop.models.pathway import PathwayRegulariser
+from neuroloop.models.team import ALONE, Team
 from neuroloop.models.torch_threads import threads
 
 F64 = NDArray[np.float64]
@@ -77,6 +83,7 @@ def fit(
     training: GSNNFitSettings,
     on_epoch: OnEpoch | None = None,
     kept: Kept = Kept(),  # noqa: B008 (immutable)
+    team: Team = ALONE,
 ) -> GSNNFit:
     """Fit a decoder.
 
@@ -89,7 +96,7 @@ def fit(
     inputs = torch.from_numpy(standardised(rates, mean, scale))
     targets = torch.from_numpy(labels.astype(np.int64))
     loss, gain = functional.cross_entropy, 1.0  # the temperature makes up for features that are missing in training
-    trained = train(inputs, targets, held_back, graph, settings, training, loss, gain, on_epoch, kept)
+    trained = train(inputs, targets, held_back, graph, settings, training, loss, gain, on_epoch, kept, team)
     with threads(training.threads):
         sharpness = _sharpness(trained.module, inputs[held_back], labels[held_back], classes)
     samples = np.bincount(labels, minlength=classes).astype(np.int64)
@@ -108,19 +115,21 @@ def train(
     gain: float,
     on_epoch: OnEpoch | None,
     kept: Kept,
+    team: Team,
 ) -> Trained:
     """Train a network from its start.
 
-    inputs: (samples, features), standardised. loss: of outputs and targets. gain: on the features that are not taken
-    as missing. Raises ModelError as `fit` does.
+    inputs: (samples, features), standardised. loss: of outputs and targets, a mean over samples. gain: on the features
+    that are not taken as missing. Raises ModelError as `fit` does.
     """
     learned = ~held_back
     if np.count_nonzero(learned) < 2:
         raise ModelError(f"gsnn: expected two samples or more to learn from, got {np.count_nonzero(learned)}")
+    team.check(int(np.count_nonzero(learned)))
     module = GSNNModule(graph, settings, start(settings, graph, training.seed))
     names, regulariser = _regulariser(graph, settings, training)
     with threads(training.threads):
-        loop = _Loop(module, regulariser, training, loss, gain, kept)
+        loop = _Loop(module, regulariser, training, loss, gain, kept, team)
         curve = loop.run(inputs[learned], targets[learned], inputs[held_back], targets[held_back], on_epoch)
     return Trained(module, curve, tuple(names[number] for number in regulariser.left_out) if regulariser else ())
 
@@ -181,9 +190,10 @@ class _Loop:
         loss: Loss,
         gain: float,
         kept: Kept,
+        team: Team,
     ) -> None:
         self._module, self._regulariser, self._training, self._kept = module, regulariser, training, kept
-        self._loss, self._gain = loss, gain
+        self._loss, self._gain, self._team = loss, gain, team
         self._parts = nn.ModuleList([module] if regulariser is None else [module, regulariser])
         learned = [one for part in self._parts for one in part.parameters() if one.requires_grad]
         self._optimiser = torch.optim.AdamW(learned, lr=training.learning_rate, weight_decay=training.weight_decay)
@@ -201,8 +211,7 @@ class _Loop:
                 break
             loss = self._epoch(x, y)
             if len(held_y):
-                with torch.no_grad():
-                    loss = float(self._loss(self._module(held_x).outputs, held_y))
+                loss = self._held_back_loss(held_x, held_y)
             curve.append(loss)
             if tell is not None:
                 tell(epoch, loss)
@@ -230,18 +239,30 @@ class _Loop:
     def _epoch(self, x: Tensor, y: Tensor) -> float:
         """One pass in batches of even size, two samples or more each; the mean loss."""
         order = torch.randperm(len(y), generator=self._generator)
+        self._team.follow(self._parts)
         total = 0.0
         for batch in order.tensor_split(max(1, len(y) // self._training.batch)):
             known = torch.rand(len(batch), x.shape[1], generator=self._generator) >= self._training.missing
-            passed = self._module(x[batch] * known * self._gain)
-            loss = self._loss(passed.outputs, y[batch])
+            part = self._team.own(len(batch))
+            own = batch[part]
+            passed = self._module(x[own] * known[part] * self._gain)
+            loss = self._loss(passed.outputs, y[own]) * (len(own) / len(batch))
             total += float(loss.detach()) * len(batch)
             if self._regulariser is not None:
-                loss = loss + sum(self._regulariser(passed.activations))
+                gather = partial(self._team.gathered, count=len(batch))
+                loss = loss + sum(self._regulariser(passed.activations, gather))
             self._optimiser.zero_grad()
             torch.autograd.backward(loss)
+            self._team.add_up_gradients(self._parts.parameters())
             self._optimiser.step()
-        return total / len(y)
+        return self._team.total(total) / len(y)
+
+    def _held_back_loss(self, x: Tensor, y: Tensor) -> float:
+        own, total = self._team.own(len(y)), 0.0
+        if own.start < own.stop:
+            with torch.no_grad():
+                total = float(self._loss(self._module(x[own]).outputs, y[own])) * (own.stop - own.start)
+        return self._team.total(total) / len(y)
 
 
 def _sharpness(module: GSNNModule, x: Tensor, labels: Indices, classes: int) -> float:

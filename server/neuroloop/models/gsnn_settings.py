@@ -96,7 +96,14 @@ class GSNNFitSettings(_Settings):
     self_inclusive: bool = Field(False, description="a node counts towards its own pathway, as published")
     learn_phi: bool = Field(False, description="learn how the channels of a node weigh in its score")
     threads: int = Field(1, ge=1, description="of the CPU")
+    workers: int = Field(1, ge=1, description="processes that share every batch, over the nodes of engine: ray")
     seed: int = Field(0, ge=0, lt=2**31)
+
+    @model_validator(mode="after")
+    def _have_something_to_do(self) -> GSNNFitSettings:
+        if self.workers > 1 and self.batch < 2 * self.workers:
+            raise ValueError(f"workers: expected at most half of batch, {self.batch // 2}; got {self.workers}")
+        return self
 
 
 class GSNNContinuousFitSettings(GSNNFitSettings):

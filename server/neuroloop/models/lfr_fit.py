@@ -5,6 +5,9 @@
 
 The head of a backbone that stays as it is: `lfr_regression`.
 
+Both may be shared by several processes (`team`): each takes a part of the windows of every step. The loss is that of
+the whole batch all the same, for pretraining too; see `lfr_torch.LearnFromRandomness.loss`.
+
 Windows overlap, so an epoch of pretraining takes every `stride`th, each epoch others: all are seen within `stride`
 epochs.
 """
@@ -23,9 +26,10 @@ from torch import Tensor, nn
 from neuroloop.models.backbones_torch import Backbone
 from neuroloop.models.kept import Kept
 from neuroloop.models.lfr_projectors import make_predictors, make_projectors, seeded
-from neuroloop.models.lfr_regression import Lessons, Patience, cross_entropy, weighed
+from neuroloop.models.lfr_regression import Lessons, Patience, cross_entropy
 from neuroloop.models.lfr_settings import LFRFitSettings
 from neuroloop.models.lfr_torch import MOST_SAMPLES, LearnFromRandomness
+from neuroloop.models.team import ALONE, Team
 
 F32 = NDArray[np.float32]
 Indices = NDArray[np.intp]
@@ -64,16 +68,19 @@ def pretrain(
     settings: LFRFitSettings,
     on_epoch: OnEpoch,
     kept: Kept = Kept(),  # noqa: B008 (immutable)
+    team: Team = ALONE,
 ) -> list[int]:
     """Train the backbone, whose features are so many, in place; returns the numbers of the projectors it learned from.
 
     ends: the windows to learn from. kept: what it goes on from, to the same end. Raises ModelError where a projector
     does not fit the window.
     """
+    team.check(len(ends) // settings.stride)
     model = _model(backbone, width, windows, settings)
+    team.follow(model)
     order = np.random.default_rng(settings.seed)
     sample = order.choice(ends, size=min(MOST_SAMPLES, len(ends)), replace=False)
-    model.select_targets(windows.of(torch.from_numpy(np.sort(sample))), settings.targets)
+    model.select_targets(windows.of(torch.from_numpy(np.sort(sample))), settings.targets, team)
     optimizer = _adamw(model.learned_parameters(), settings.learning_rate, settings)
     first = 0
     if (state := kept.load()) is not None:
@@ -84,16 +91,18 @@ def pretrain(
             break
         model.train()
         model.begin_epoch(epoch)
+        team.follow(model)
         seen = ends[epoch % min(settings.stride, len(ends)) :: settings.stride]
         total, steps = 0.0, 0
-        for batch in _batches(seen, settings.batch, order):
+        for batch in _batches(seen, settings.batch, order, team):
             optimizer.zero_grad(set_to_none=True)
-            loss = model.loss(windows.of(batch))
+            loss = model.loss(windows.of(batch[team.own(len(batch))]), team, len(batch))
             loss.backward()  # type: ignore[no-untyped-call]
+            team.add_up_gradients(model.parameters())
             optimizer.step()
             model.after_step()
             total, steps = total + loss.item(), steps + 1
-        on_epoch(epoch + 1, total / steps)
+        on_epoch(epoch + 1, team.total(total) / steps)
         kept.save(_state(epoch + 1, model, optimizer, order) | {"backbone_steps": model.backbone_steps})
     backbone.requires_grad_(True).eval()
     return model.chosen
@@ -128,11 +137,13 @@ def tune(
     epochs: int,
     on_epoch: OnEpoch,
     kept: Kept = Kept(),  # noqa: B008 (immutable)
+    team: Team = ALONE,
 ) -> None:
     """Train the backbone in place under a linear head that is then dropped; it is left as it was in the best epoch.
 
     held_back: what the best is told by; the training's own loss where there is none. kept: what it goes on from.
     """
+    team.check(len(lessons.ends))
     with seeded(settings.seed + 1):
         head = nn.Linear(width, classes).to(windows.device)
     whole = nn.Sequential(backbone.to(windows.device), head)
@@ -147,15 +158,19 @@ def tune(
         if stop.is_over:
             break
         whole.train()
+        team.follow(whole)
         total, steps = 0.0, 0
-        for batch in _batches(np.arange(len(lessons.ends)), settings.batch, order):
+        for batch in _batches(np.arange(len(lessons.ends)), settings.batch, order, team):
             optimizer.zero_grad(set_to_none=True)
-            logits = whole(windows.of(torch.from_numpy(lessons.ends)[batch]))
-            loss = cross_entropy(logits, labels[batch.to(windows.device)], weights[batch.to(windows.device)])
+            own = batch[team.own(len(batch))]
+            logits, weight = whole(windows.of(torch.from_numpy(lessons.ends)[own])), weights[batch.to(windows.device)]
+            own = own.to(windows.device)
+            loss = cross_entropy(logits, labels[own], weights[own], weight.sum())
             loss.backward()  # type: ignore[no-untyped-call]
+            team.add_up_gradients(whole.parameters())
             optimizer.step()
             total, steps = total + loss.item(), steps + 1
-        value = total / steps if held_back is None else _held_back_loss(whole, windows, held_back)
+        value = team.total(total) / steps if held_back is None else _held_back_loss(whole, windows, held_back, team)
         on_epoch(epoch + 1, value)
         if stop.is_better(value):
             best = copy.deepcopy(backbone.state_dict())
@@ -173,11 +188,14 @@ def features_of(backbone: Backbone, windows: Windows, ends: Indices) -> Tensor:
         return torch.cat([backbone(windows.of(part)) for part in torch.split(torch.from_numpy(ends), AT_ONCE)])
 
 
-def _batches(items: Indices, size: int, order: np.random.Generator) -> Iterator[Tensor]:
-    """In random order; one that is left over alone has nothing to be told apart from, and is left out if it can be."""
+def _batches(items: Indices, size: int, order: np.random.Generator, team: Team) -> Iterator[Tensor]:
+    """In random order; one that is left over alone has nothing to be told apart from, and is left out if it can be.
+
+    So are those that are left over for a team of more processes.
+    """
     shuffled = torch.from_numpy(order.permutation(items))
     for batch in torch.split(shuffled, size):
-        if len(batch) > 1 or len(shuffled) == 1:
+        if len(batch) >= max(2, team.size) or len(shuffled) == 1:
             yield batch
 
 
@@ -211,8 +229,14 @@ def _tensor(values: NDArray[np.generic], windows: Windows) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(values)).to(windows.device)
 
 
-def _held_back_loss(whole: nn.Module, windows: Windows, held_back: Lessons) -> float:
+def _held_back_loss(whole: nn.Module, windows: Windows, held_back: Lessons, team: Team) -> float:
     whole.eval()
+    own = team.own(len(held_back.ends))
+    labels, weights = _tensor(held_back.labels[own], windows), _tensor(held_back.weights[own], windows)
+    total = 0.0
     with torch.no_grad():
-        parts = torch.split(torch.from_numpy(held_back.ends), AT_ONCE)
-        return weighed(torch.cat([whole(windows.of(part)) for part in parts]), held_back).item()
+        ends = torch.from_numpy(held_back.ends[own])
+        for part in torch.split(torch.arange(len(ends)), AT_ONCE):
+            logits, where = whole(windows.of(ends[part])), part.to(windows.device)
+            total += cross_entropy(logits, labels[where], weights[where], torch.ones(())).item() if len(part) else 0.0
+    return team.total(total) / float(held_back.weights.sum())

@@ -134,9 +134,10 @@ class Patience:
         return self.since >= self._epochs
 
 
-def cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
-    """logits: (windows, classes). labels, weights: (windows,)."""
-    return (functional.cross_entropy(logits, labels, reduction="none") * weights).sum() / weights.sum()
+def cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor, total: Tensor | None = None) -> Tensor:
+    """logits: (windows, classes). labels, weights: (windows,). total: of all weights, where these are a part."""
+    losses = functional.cross_entropy(logits, labels, reduction="none")
+    return (losses * weights).sum() / (weights.sum() if total is None else total)
 
 
 def weighed(logits: Tensor, lessons: Lessons) -> Tensor:

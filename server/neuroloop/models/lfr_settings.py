@@ -108,7 +108,14 @@ class LFRFitSettings(BaseModel):
     validation: float = Field(0.2, gt=0, lt=1, description="last share of the trials of the training, to stop on")
     device: Literal["auto", "cpu", "cuda"] = Field("cpu", description="where it runs")
     threads: int = Field(1, ge=1, description="of the CPU")
+    workers: int = Field(1, ge=1, description="processes that share every batch, over the nodes of engine: ray")
     seed: int = Field(0, ge=0, description="of projectors, first weights, the sample for the choice, and order")
+
+    @model_validator(mode="after")
+    def _have_something_to_do(self) -> LFRFitSettings:
+        if self.workers > 1 and self.batch < 2 * self.workers:
+            raise ValueError(f"workers: expected at most half of batch, {self.batch // 2}; got {self.workers}")
+        return self
 
     @property
     def targets_asked(self) -> int:

@@ -23,6 +23,7 @@ from neuroloop.errors import ModelError
 from neuroloop.models.dpp import Selection, lfr_kernel, select
 from neuroloop.models.lfr_losses import LEAST_NORM, backbone_is_frozen
 from neuroloop.models.lfr_projectors import ProjectorStack
+from neuroloop.models.team import ALONE, Team
 
 MOST_SAMPLES = 1000  # that a selection compares projectors on
 
@@ -65,7 +66,7 @@ class LearnFromRandomness(nn.Module):
         self._learns = [parameter for parameter in represents if parameter.requires_grad]
         self.begin_epoch(0)
 
-    def select_targets(self, sample: Tensor, count: int) -> Selection:
+    def select_targets(self, sample: Tensor, count: int, team: Team = ALONE) -> Selection:
         """Keep the targets that differ the most on a sample, at most 1000 inputs of it; see `dpp`.
 
         count: how many; 0, less, or more than there are: all that add anything. The numbers of the chosen projectors,
@@ -73,7 +74,9 @@ class LearnFromRandomness(nn.Module):
         """
         with torch.no_grad():
             outputs = self.projectors(sample[:MOST_SAMPLES])
-        selection = select(lfr_kernel(outputs.double().cpu().numpy()), count)
+        kernel = torch.from_numpy(lfr_kernel(outputs.double().cpu().numpy()))
+        team.take_first(kernel)  # all are to choose the same
+        selection = select(kernel.numpy(), count)
         if not selection.indices:
             raise ModelError("learning from randomness: every projector gives 0 or values that are not finite")
         self.projectors = self.projectors.of(selection.indices)
@@ -94,10 +97,15 @@ class LearnFromRandomness(nn.Module):
             )
         return predictions, targets
 
-    def loss(self, x: Tensor) -> Tensor:
-        """The mean over the targets."""
+    def loss(self, x: Tensor, team: Team = ALONE, batch: int | None = None) -> Tensor:
+        """The mean over the targets; what these inputs add to it where they are the own part of a batch of that size.
+
+        The predictions for them are compared with the targets of the whole batch, which have no gradient.
+        """
         predictions, targets = self(x)
-        return barlow_twins(predictions, targets, self._diag_lambda, self._normalize).mean()
+        count = targets.shape[1] if batch is None else batch
+        own, whole = team.own(count).start, team.gathered(targets, count, dim=1)
+        return barlow_twins(predictions, whole, self._diag_lambda, self._normalize, own).mean()
 
     def begin_epoch(self, epoch: int) -> None:
         """Freeze backbone and adapter, or not, as the schedule has it for this epoch, from 0 on."""
@@ -136,12 +144,15 @@ class LearnFromRandomness(nn.Module):
         return [*self._learns, *predicts]
 
 
-def barlow_twins(predictions: Tensor, targets: Tensor, diag_lambda: float, normalize: bool) -> Tensor:
-    """The loss of each target, (targets,); see `lfr_losses`. Both: (targets, batch, dim)."""
+def barlow_twins(predictions: Tensor, targets: Tensor, diag_lambda: float, normalize: bool, first: int = 0) -> Tensor:
+    """The loss of each target, (targets,); see `lfr_losses`. Both: (targets, batch, dim).
+
+    The predictions may be those of a part of the batch, from its sample `first` on: then what they add to the loss.
+    """
     q = functional.normalize(predictions, dim=2, eps=LEAST_NORM)
     v = functional.normalize(targets, dim=2, eps=LEAST_NORM)
     alike = (q @ v.transpose(1, 2)).clamp(-1.0, 1.0)
-    own = alike.diagonal(dim1=1, dim2=2)
+    own = alike.diagonal(first, 1, 2)
     off = alike.square().sum((1, 2)) - own.square().sum(1)
     loss = (own - 1.0).square().sum(1) + diag_lambda * off
-    return loss / alike.shape[1] if normalize else loss
+    return loss / alike.shape[2] if normalize else loss

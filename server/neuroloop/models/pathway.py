@@ -22,7 +22,7 @@ After PathwayLatentRegularizer of GSNN, which gives 0, silently, for a batch of 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,13 @@ from torch import Tensor, nn
 
 from neuroloop.errors import ModelError
 
+# Of scores, (samples, functions).
+Gather = Callable[[Tensor], Tensor]
 Pairs = Sequence[tuple[int, int]] | NDArray[np.integer[Any]]
+
+
+def _own(scores: Tensor) -> Tensor:
+    return scores
 
 
 class PathwayRegulariser(nn.Module):
@@ -73,14 +79,15 @@ class PathwayRegulariser(nn.Module):
         self.register_buffer("pairs", torch.from_numpy(check_pairs(dissimilar, len(matrix))))
         self.phi = nn.Parameter(torch.full((channels,), 1.0 / channels)) if learn_phi else None
 
-    def forward(self, activations: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    def forward(self, activations: Sequence[Tensor], gather: Gather = _own) -> tuple[Tensor, Tensor]:
         """L_sim and L_dis.
 
         activations: of each layer, (batch, functions, channels) or (batch, functions * channels), two samples or more.
+        gather: makes the scores of the whole batch of those of a part of it, where these are the activations of one.
         """
         if not activations:
             raise ModelError("activations: expected those of one layer or more, got none")
-        losses = [self._layer(self._scores(one)) for one in activations]
+        losses = [self._layer(gather(self._scores(one))) for one in activations]
         sim, dis = (torch.stack(one).mean() for one in zip(*losses, strict=True))
         return self.lambda_sim * sim, self.lambda_dis * dis
 
@@ -91,14 +98,14 @@ class PathwayRegulariser(nn.Module):
             raise ModelError(
                 f"activations: expected (batch, {functions} functions x {self.channels} channels), got {shape}"
             )
-        if shape[0] < 2:
-            raise ModelError(
-                f"activations: a batch of {shape[0]} has no correlation over the batch; give two samples or more"
-            )
         grouped = activation.reshape(shape[0], functions, self.channels)
         return grouped.mean(2) if self.phi is None else grouped @ self.phi.to(grouped.dtype)
 
     def _layer(self, scores: Tensor) -> tuple[Tensor, Tensor]:
+        if len(scores) < 2:
+            raise ModelError(
+                f"activations: a batch of {len(scores)} has no correlation over the batch; give two samples or more"
+            )
         membership = self.membership.to(scores.dtype)
         pathways = scores @ membership.T
         standard = standardise(pathways / membership.sum(1).clamp(min=1.0), self.eps)

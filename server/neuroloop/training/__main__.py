@@ -1,4 +1,7 @@
-"""The fit process: `python -m neuroloop.training [--only INDEX] FOLDER`, started by the server for one job."""
+"""The fit process, started by the server for one job:
+
+python -m neuroloop.training [--only INDEX] [--meet HOST:PORT --rank RANK --of COUNT] FOLDER
+"""
 
 from __future__ import annotations
 
@@ -15,11 +18,15 @@ import argparse  # noqa: E402
 import sys  # noqa: E402
 from pathlib import Path  # noqa: E402
 
-from neuroloop.training.process import main  # noqa: E402
+from neuroloop.training.process import Shared, main  # noqa: E402
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m neuroloop.training", description="Fit the job of a folder.")
     parser.add_argument("--only", type=int, metavar="INDEX", help="measure this recording of several, and no more")
+    parser.add_argument("--meet", metavar="HOST:PORT", help="share the fit with other processes, which meet there")
+    parser.add_argument("--rank", type=int, default=0, help="which of them this is; the first, 0, writes the result")
+    parser.add_argument("--of", type=int, default=1, help="how many they are")
     parser.add_argument("folder", type=Path)
     options = parser.parse_args()
-    sys.exit(main(options.folder, options.only))
+    shared = None if options.meet is None else Shared(options.rank, options.of, options.meet)
+    sys.exit(main(options.folder, options.only, shared))

@@ -75,6 +75,10 @@ class Checkpoint:
         """Where the training loop of this name keeps its state."""
         return Kept(partial(self._states.get, name), partial(self._save, name))
 
+    def reading(self, name: str) -> Kept:
+        """The same, for a process of a shared fit that is not to write the file: another one does."""
+        return Kept(partial(self._states.get, name))
+
     def _save(self, name: str, state: State) -> None:
         self._states[name] = _copy(state)
         now = time.monotonic()

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Protocol
 
 from neuroloop.errors import ModelError, Unavailable
-from neuroloop.training.messages import Failed, Message, parse
+from neuroloop.training.messages import PARTED, Failed, Message, Parted, parse
+from neuroloop.training.request import FitRequest
+from neuroloop.training.settings import workers_of
 
 FIT_PROGRAM = (sys.executable, "-m", "neuroloop.training")
 GRACE_S = 2.0  # between SIGTERM and SIGKILL
@@ -36,6 +38,10 @@ class NodeLost(Unavailable):
 class Executor(Protocol):
     """Carries out the fit of a job's folder, wherever."""
 
+    def check(self, request: FitRequest) -> None:
+        """Raises ModelError for what it cannot do, whatever the data."""
+        ...
+
     async def run(self, folder: Path, on_start: OnStart, on_message: OnMessage) -> None:
         """To its end: then weights and result lie in the folder.
 
@@ -52,6 +58,15 @@ class LocalExecutor:
     def __init__(self, program: Sequence[str] = FIT_PROGRAM) -> None:
         """program: the command line of a fit process, without the job's folder."""
         self._program = program
+
+    def check(self, request: FitRequest) -> None:
+        """Raises ModelError where the fit is to be shared."""
+        workers = workers_of(request)
+        if workers > 1:
+            raise ModelError(
+                f"settings of {request.kind!r}: training.workers: {workers} share a fit on a Ray cluster alone "
+                "(engine: ray); with engine: local leave it at 1, and give `threads`"
+            )
 
     async def run(self, folder: Path, on_start: OnStart, on_message: OnMessage) -> None:
         """Cancelled, it ends the process: SIGTERM, and after `GRACE_S` SIGKILL."""
@@ -80,6 +95,8 @@ class LocalExecutor:
         if code != 0:
             last = "\n".join(tail.decode(errors="replace").splitlines()[-STDERR_LINES:])
             text = f"fit: its process ended with exit code {code}" + (f":\n{last}" if last else "")
+            if code == PARTED:
+                raise Parted(text)
             raise ModelError(text) if code > 0 else Died(text)
 
 

@@ -16,6 +16,7 @@ from neuroloop.models.gsnn import GSNN
 from neuroloop.models.gsnn_fit import fit as fit_network
 from neuroloop.models.gsnn_graph import make_graph
 from neuroloop.models.kept import Stages, nowhere
+from neuroloop.models.team import ALONE, Team
 from neuroloop.training.arrays import Arrays
 from neuroloop.training.decoders import class_labels, labelled_samples, measure
 from neuroloop.training.fitted import Fitted, Tell
@@ -26,8 +27,11 @@ from neuroloop.training.splits import hold_out
 log = logging.getLogger(__name__)
 
 
-def fit(request: FitRequest, arrays: Arrays, tell: Tell, stages: Stages = nowhere) -> Fitted:
-    """Raises ModelError where the arrays hold fewer than two classes, or the settings or the graph do not fit them."""
+def fit(request: FitRequest, arrays: Arrays, tell: Tell, stages: Stages = nowhere, team: Team = ALONE) -> Fitted:
+    """team: those who share the training.
+
+    Raises ModelError where the arrays hold fewer than two classes, or the settings or the graph do not fit them.
+    """
     settings, training = gsnn_settings(request)
     named = request.classes or [str(name) for name in arrays.get("classes", ())]
     classes, labels = class_labels(arrays["labels"], named)
@@ -50,6 +54,7 @@ def fit(request: FitRequest, arrays: Arrays, tell: Tell, stages: Stages = nowher
         training,
         lambda epoch, loss: tell(epoch / training.epochs, loss),
         stages("network"),
+        team,
     )
     if fitted.left_out:
         log.warning("pathways of fewer than two functions have nothing to compare with: %s", ", ".join(fitted.left_out))

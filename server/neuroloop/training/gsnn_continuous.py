@@ -14,6 +14,7 @@ from neuroloop.models.gsnn_continuous_fit import fit as fit_network
 from neuroloop.models.gsnn_graph import make_graph
 from neuroloop.models.gsnn_settings import GSNNContinuousFitSettings
 from neuroloop.models.kept import Stages, nowhere
+from neuroloop.models.team import ALONE, Team
 from neuroloop.training import continuous
 from neuroloop.training.arrays import Arrays
 from neuroloop.training.fitted import Fitted, Tell
@@ -24,8 +25,11 @@ from neuroloop.training.splits import last_share
 log = logging.getLogger(__name__)
 
 
-def fit(request: FitRequest, arrays: Arrays, tell: Tell, stages: Stages = nowhere) -> Fitted:
-    """Raises ModelError where too few bins are left to learn from, or the settings or the graph do not fit them."""
+def fit(request: FitRequest, arrays: Arrays, tell: Tell, stages: Stages = nowhere, team: Team = ALONE) -> Fitted:
+    """team: those who share the training.
+
+    Raises ModelError where too few bins are left to learn from, or the settings or the graph do not fit them.
+    """
     settings, training = with_training(request, GSNNContinuousSettings, GSNNContinuousFitSettings)
     bins = continuous.read(request, arrays)
     rates, targets = bins.rates[bins.training], bins.targets[bins.training]
@@ -35,7 +39,7 @@ def fit(request: FitRequest, arrays: Arrays, tell: Tell, stages: Stages = nowher
     def on_epoch(epoch: int, loss: float) -> None:
         tell(epoch / training.epochs, loss)
 
-    found = fit_network(rates, targets, held_back, graph, settings, training, on_epoch, stages("network"))
+    found = fit_network(rates, targets, held_back, graph, settings, training, on_epoch, stages("network"), team)
     if found.left_out:
         log.warning("pathways of fewer than two functions have nothing to compare with: %s", ", ".join(found.left_out))
     decoder = GSNNContinuous(bins.names, rates.shape[1], settings)

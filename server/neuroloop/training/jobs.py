@@ -98,9 +98,10 @@ class FitJobs:
     ) -> Job:
         """A new job. beforehand: whether the data are at hand, and are gathered before this returns.
 
-        Raises Conflict where too many jobs wait, Unavailable where the folder can't be written, and for data at hand
-        what `gather` raises.
+        Raises ModelError for what the executor cannot do, Conflict where too many jobs wait, Unavailable where the
+        folder can't be written, and for data at hand what `gather` raises.
         """
+        self._executor.check(request)
         self._check_room()
         created = now()
         identifier = f"{created:%Y%m%dT%H%M%S%f}-{secrets.token_hex(3)}"

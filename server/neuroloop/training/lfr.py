@@ -26,6 +26,7 @@ from neuroloop.models.kept import Stages, nowhere
 from neuroloop.models.lfr import LFR
 from neuroloop.models.lfr_regression import Lessons, fit_linear
 from neuroloop.models.lfr_settings import LFRFitSettings, LFRSettings
+from neuroloop.models.team import ALONE, Team
 from neuroloop.models.torch_threads import threads
 from neuroloop.training.arrays import Arrays
 from neuroloop.training.decoders import class_labels
@@ -70,8 +71,11 @@ class Data:
         return np.arange(len(self.labels)) < self.first_held_out
 
 
-def fit(request: FitRequest, arrays: Arrays, tell: Tell, stages: Stages = nowhere) -> Fitted:
-    """Raises ModelError for settings that the kind does not have, and where there is nothing to learn from."""
+def fit(request: FitRequest, arrays: Arrays, tell: Tell, stages: Stages = nowhere, team: Team = ALONE) -> Fitted:
+    """team: those who share the training.
+
+    Raises ModelError for settings that the kind does not have, and where there is nothing to learn from.
+    """
     settings, training = lfr_settings(request)
     known = {"window": rate_window(request, settings, arrays), "bin_ms": settings.bin_ms or bin_ms(arrays.get("times"))}
     settings = settings.model_copy(update=known)
@@ -88,7 +92,7 @@ def fit(request: FitRequest, arrays: Arrays, tell: Tell, stages: Stages = nowher
         )
     decoder = LFR(classes, data.rates.shape[1], settings)
     pretraining = np.flatnonzero(data.is_whole & data.is_training)
-    targets = _fit(decoder, data, pretraining, taught, training, tell, stages)
+    targets = _fit(decoder, data, pretraining, taught, training, tell, stages, team)
     tests = np.flatnonzero(data.ends_of_parts & ~data.is_training)
     metrics = measure(decoder, data, tests) if len(tests) else {}
     tell(1.0, metrics.get("log_loss"))
@@ -146,6 +150,7 @@ def _fit(
     training: LFRFitSettings,
     tell: Tell,
     stages: Stages,
+    team: Team,
 ) -> int:
     """Fit the decoder in place; returns how many targets the backbone learned from."""
     settings, width, classes = decoder.settings, decoder.settings.width, len(decoder.classes)
@@ -162,10 +167,10 @@ def _fit(
         backbone = make_backbone(settings, decoder.features, training.seed).to(windows.device)
         if training.pretrain_epochs:
             kept = stages("pretraining")
-            chosen = lfr_fit.pretrain(backbone, width, windows, pretraining, training, told[0], kept)
+            chosen = lfr_fit.pretrain(backbone, width, windows, pretraining, training, told[0], kept, team)
         if epochs:
             kept = stages("tuning")
-            lfr_fit.tune(backbone, width, classes, windows, lessons, held_back, training, epochs, told[1], kept)
+            lfr_fit.tune(backbone, width, classes, windows, lessons, held_back, training, epochs, told[1], kept, team)
         decoder.set_backbone(backbone.export(), mean, std, chosen)
         if settings.head == "linear":
             features = lfr_fit.features_of(backbone, windows, lessons.ends)

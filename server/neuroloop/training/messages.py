@@ -6,6 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from neuroloop.errors import ModelError
+
 
 class Progress(BaseModel):
     """How much is done, and the loss at that point."""
@@ -41,6 +43,13 @@ class Failed(BaseModel):
 
     type: Literal["failed"] = "failed"
     detail: str
+
+
+PARTED = 4  # exit code
+
+
+class Parted(ModelError):
+    """The process of a shared fit lost another one, which can say more. It ends with the exit code `PARTED`."""
 
 
 Message = Progress | Resumed | Moved | Failed

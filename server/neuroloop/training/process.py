@@ -12,8 +12,10 @@ import json
 import os
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -28,15 +30,29 @@ from neuroloop.training.checkpoints import Checkpoint, digest_of
 from neuroloop.training.fitted import Fitted, Tell
 from neuroloop.training.job import FILE, INPUT, RECORDING, RESULT, WEIGHTS, load, part_name, write_whole
 from neuroloop.training.request import FitRequest
+from neuroloop.training.settings import workers_of
+
+if TYPE_CHECKING:  # it imports PyTorch
+    from neuroloop.models.team import Team
 
 PACKAGES = ("numpy", "numba", "torch", "lightning", "safetensors", "scikit-learn")
 ORPHANED = 3  # exit code
 
 
-def main(folder: Path, only: int | None = None) -> int:
+class Shared(NamedTuple):
+    """A fit that several processes share: which of them this is, how many they are, HOST:PORT where they meet."""
+
+    rank: int
+    size: int
+    place: str
+
+
+def main(folder: Path, only: int | None = None, shared: Shared | None = None) -> int:
     """Fit the job of a folder; returns the exit code. What whoever asked can put right is said in a message.
 
     only: of a job from several recordings, measure this one and write its part; that is all.
+    shared: with other processes, of which the first alone says how far it is, keeps checkpoints and writes the result;
+    the others come to the same one, and forget it.
     """
     said = _own_output()
     threading.Thread(target=_end_with_input, name="input", daemon=True).start()
@@ -45,8 +61,11 @@ def main(folder: Path, only: int | None = None) -> int:
         said.write(messages.write(message))
         said.flush()
 
+    is_first = shared is None or shared.rank == 0
+
     def tell(progress: float, loss: float | None) -> None:
-        say(messages.Progress(progress=progress, loss=loss))
+        if is_first:
+            say(messages.Progress(progress=progress, loss=loss))
 
     try:
         job = load(folder)
@@ -62,17 +81,39 @@ def main(folder: Path, only: int | None = None) -> int:
         else:
             data = read(job.request, folder)
             checkpoint = Checkpoint(folder, digest_of(job.request, digest(data)))
-            if checkpoint.read():
+            if checkpoint.read() and is_first:
                 say(messages.Resumed(progress=max((progress for progress, _ in checkpoint.told), default=0.0)))
                 for progress, loss in checkpoint.told:
                     tell(progress, loss)
-            fitted = fit(job.request, data, checkpoint.noting(tell), checkpoint.stage)
+            with _team(job.request, shared) as team:
+                stages = checkpoint.stage if is_first else checkpoint.reading
+                fitted = fit(job.request, data, checkpoint.noting(tell), stages, team)
+        if not is_first:
+            return 0
         write_whole(folder / WEIGHTS, fitted.weights)
         write_whole(folder / RESULT, json.dumps(result(job.request, data, fitted), allow_nan=False).encode())
+    except messages.Parted as error:
+        print(error, file=sys.stderr)
+        return messages.PARTED
     except NeuroloopError as error:
         say(messages.Failed(detail=str(error)))
         return 1
     return 0
+
+
+@contextmanager
+def _team(request: FitRequest, shared: Shared | None) -> Iterator[Team | None]:
+    """Those who share the fit; None where it is not shared. Raises ModelError where it is to be, and is not."""
+    workers, size = workers_of(request), 1 if shared is None else shared.size
+    if workers != size:
+        raise ModelError(f"training.workers: expected {workers} processes that share the fit, got {size}; engine: ray")
+    if shared is None:
+        yield None
+        return
+    from neuroloop.training.meeting import met  # and PyTorch
+
+    with met(shared.rank, shared.size, shared.place) as team:
+        yield team
 
 
 def read(request: FitRequest, folder: Path) -> Arrays:
@@ -84,11 +125,13 @@ def read(request: FitRequest, folder: Path) -> Arrays:
     return recordings.read(next(folder.glob(f"{RECORDING}.*")), request)
 
 
-def fit(request: FitRequest, data: Arrays, tell: Tell, stages: Stages = nowhere) -> Fitted:
+def fit(request: FitRequest, data: Arrays, tell: Tell, stages: Stages = nowhere, team: Team | None = None) -> Fitted:
     """The fit of the request's kind; each imports what it needs, some of it heavy.
 
     stages: where those that train in epochs keep their states. The others are through soon, and begin anew.
+    team: those who share it, of the kinds that can be.
     """
+    shared: dict[str, Any] = {} if team is None else {"team": team}
     arrays.check(request.kind, {name: arrays.Header(array.shape, array.dtype) for name, array in data.items()})
     if request.kind == "lrr":
         from neuroloop.training import rereference as kind
@@ -99,15 +142,15 @@ def fit(request: FitRequest, data: Arrays, tell: Tell, stages: Stages = nowhere)
     elif request.kind == "gsnn":
         from neuroloop.training import gsnn
 
-        return gsnn.fit(request, data, tell, stages)
+        return gsnn.fit(request, data, tell, stages, **shared)
     elif request.kind == "lfr":
         from neuroloop.training import lfr
 
-        return lfr.fit(request, data, tell, stages)
+        return lfr.fit(request, data, tell, stages, **shared)
     elif request.kind == "gsnn_continuous":
         from neuroloop.training import gsnn_continuous
 
-        return gsnn_continuous.fit(request, data, tell, stages)
+        return gsnn_continuous.fit(request, data, tell, stages, **shared)
     elif request.kind in CONTINUOUS:
         from neuroloop.training import continuous as kind  # type: ignore[no-redef]
     elif request.kind in FITTED:

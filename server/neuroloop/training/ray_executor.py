@@ -9,9 +9,10 @@ the data.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,41 +22,18 @@ import structlog
 from numpy.typing import NDArray
 from ray import exceptions
 
+from neuroloop.errors import ModelError
 from neuroloop.server_config import RayFitSettings
 from neuroloop.training import ray_fit
 from neuroloop.training.executor import GRACE_S, NodeLost, OnMessage, OnStart
-from neuroloop.training.job import CHECKPOINT, FILE, INPUT, RECORDING, RESULT, WEIGHTS, part_name, write_whole
+from neuroloop.training.job import CHECKPOINT, FILE, INPUT, RECORDING, RESULT, WEIGHTS, load, part_name, write_whole
 from neuroloop.training.messages import Moved, Progress, Resumed
 from neuroloop.training.ray_fit import Ended, Kept, Placed
+from neuroloop.training.ray_shared import LOSSES, Lost, Work, run_shared, together
+from neuroloop.training.request import FitRequest
+from neuroloop.training.settings import workers_of
 
 log = structlog.get_logger(__name__)
-
-LOSSES = (
-    exceptions.WorkerCrashedError,
-    exceptions.NodeDiedError,
-    exceptions.LocalRayletDiedError,
-    exceptions.OutOfMemoryError,
-    exceptions.ObjectLostError,
-)
-
-
-class Lost(Exception):
-    """The node of a fit, or its worker there, has gone."""
-
-
-@dataclass(frozen=True)
-class Work:
-    """What one fit process is to do.
-
-    arguments: of its command line. files: what it is given, as references. wanted: the files that it is to make.
-    checkpoint: the file, here, that it goes on from; None for what is soon done again.
-    """
-
-    name: str
-    arguments: tuple[str, ...]
-    files: Mapping[str, Any]
-    wanted: tuple[str, ...]
-    checkpoint: Path | None = None
 
 
 class RayExecutor:
@@ -66,12 +44,24 @@ class RayExecutor:
         self._settings = settings
         self._program = program
 
+    def check(self, request: FitRequest) -> None:
+        """Raises ModelError where the fit is to be shared by more processes than the cluster has room for."""
+        workers, wanted = workers_of(request), self._settings.num_cpus
+        cpus: float = ray.cluster_resources().get("CPU", 0.0)
+        if workers > 1 and workers * wanted > cpus:
+            raise ModelError(
+                f"settings of {request.kind!r}: training.workers: {workers} of {wanted:g} CPUs each (ray.fit.num_cpus) "
+                f"are more than the cluster's {cpus:g}"
+            )
+
     async def run(self, folder: Path, on_start: OnStart, on_message: OnMessage) -> None:
         """As `Executor.run`. Raises NodeLost that names the node where it was lost once too often."""
         given = [folder / FILE, folder / INPUT, *folder.glob(f"{RECORDING}.*")]
         files = {path.name: await asyncio.to_thread(_put, path) for path in given if path.exists()}
         files |= await self._measure(folder, files, on_start, on_message)
-        work = Work(folder.name, (), files, (WEIGHTS, RESULT), folder / CHECKPOINT)
+        job = await asyncio.to_thread(load, folder)
+        workers = 1 if job is None else workers_of(job.request)
+        work = Work(folder.name, (), files, (WEIGHTS, RESULT), folder / CHECKPOINT, workers)
         made = await self._carry_out(work, on_start, on_message)
         for name in (WEIGHTS, RESULT):
             await asyncio.to_thread(write_whole, folder / name, (await made[name]).tobytes())
@@ -127,17 +117,25 @@ class RayExecutor:
 
     async def _run_once(self, work: Work, on_start: OnStart, on_message: OnMessage) -> dict[str, Any]:
         """The same, once. Raises Lost."""
+        if work.checkpoint is not None and work.checkpoint.exists():
+            kept = await asyncio.to_thread(_put, work.checkpoint)
+            work = replace(work, files={**work.files, CHECKPOINT: kept})
+        if work.workers == 1:
+            return await self._run_one(work, on_start, on_message)
+        async with together(self._settings, work.workers) as places:
+            return await run_shared(partial(self._run_one, on_message=on_message), work, places, on_start)
+
+    async def _run_one(self, work: Work, on_start: OnStart, on_message: OnMessage, place: Any = None) -> dict[str, Any]:
+        """One process. place: Ray's scheduling strategy, by default wherever there is room. Raises Lost."""
         options = {
             "num_cpus": self._settings.num_cpus,
             "num_gpus": self._settings.num_gpus,
             "max_retries": 0,
             "num_returns": "streaming",
             "name": f"fit {work.name}",
+            "scheduling_strategy": place,
         }
-        files = dict(work.files)
-        if work.checkpoint is not None and work.checkpoint.exists():
-            files[CHECKPOINT] = await asyncio.to_thread(_put, work.checkpoint)
-        task = ray.remote(ray_fit.run).options(**options).remote(self._program, work.arguments, files, work.wanted)
+        task = ray.remote(ray_fit.run).options(**options).remote(self._program, work.arguments, work.files, work.wanted)
         node = "a node that it had not reached"
         try:
             async for reference in task:

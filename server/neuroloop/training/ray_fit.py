@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import queue
+import socket
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -49,6 +50,13 @@ class Ended:
 @dataclass(frozen=True)
 class Kept:
     """It has written a checkpoint, whose content comes next."""
+
+
+def meeting_place() -> str:
+    """HOST:PORT on this node where the processes of a shared fit can meet."""
+    address = ray.util.get_node_ip_address()
+    with socket.create_server((address, 0)) as server:
+        return f"{address}:{server.getsockname()[1]}"
 
 
 Said = Placed | Message | Kept | Ended

@@ -71,6 +71,15 @@ def gsnn_settings(request: FitRequest) -> tuple[GSNNSettings, GSNNFitSettings]:
     return with_training(request, GSNNSettings, GSNNFitSettings)
 
 
+def workers_of(request: FitRequest) -> int:
+    """How many processes are to share the fit. Raises ModelError for settings that the kind does not have."""
+    if request.kind == "lfr":
+        return lfr_settings(request)[1].workers
+    if request.kind == "gsnn_continuous":
+        return with_training(request, GSNNContinuousSettings, GSNNContinuousFitSettings)[1].workers
+    return gsnn_settings(request)[1].workers if request.kind == "gsnn" else 1
+
+
 def with_training(request: FitRequest, model: type[Model], fit: type[Fit]) -> tuple[Model, Fit]:
     """Settings of a model and, under `training`, of its fit. Raises ModelError."""
     given = dict(request.settings)
