@@ -190,6 +190,22 @@ def test_weights_from_several_recordings_are_those_of_one_process(cluster, tmp_p
     assert there.heard[-1].progress == 1.0
 
 
+def test_a_search_over_settings_on_the_cluster_comes_to_what_it_comes_to_on_this_machine(cluster, tmp_path):
+    asked = {"search": {"rule": ["sum", "mean"], "normalize": ["none", "deviation"]}}
+    here, there = (Job(tmp_path / engine, trials(), **asked) for engine in ("local", "ray"))
+    ours, theirs = here.fit(LocalExecutor()), there.fit(RayExecutor(ANYWHERE))
+    for name, array in ours.items():
+        np.testing.assert_allclose(theirs[name], array, rtol=1e-9, atol=1e-12)
+    local, remote = (json.loads((job.folder / "result.json").read_bytes()) for job in (here, there))
+    assert remote == local
+    assert len(remote["training"]["search"]["candidates"]) == len(there.starts) == 4
+    assert len({node for _, node in there.starts}) == 2
+    progress = [message.progress for message in there.heard]
+    assert progress == sorted(progress)
+    assert progress[-1] == 1.0
+    assert not list(there.folder.glob("checkpoint*"))
+
+
 def recording_of(samples):
     """The NPZ file of a recording without markers."""
     file = io.BytesIO()

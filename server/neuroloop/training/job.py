@@ -27,6 +27,7 @@ State = Literal["queued", "running", "done", "failed", "cancelled", "interrupted
 
 FILE, OWNER, INPUT, RESULT, WEIGHTS = "job.json", "owner", "input.npz", "result.json", "weights.safetensors"
 CHECKPOINT = "checkpoint.safetensors"
+CANDIDATE = "candidate"
 RECORDING = "recording"  # a link to it, with its suffix
 NEXT: dict[State, tuple[State, ...]] = {
     "queued": ("running", "failed", "cancelled", "interrupted"),
@@ -43,6 +44,11 @@ def link_name(index: int, suffix: str = "") -> str:
 def part_name(index: int) -> str:
     """Of the file with what one of several recordings comes to; see `covariances`."""
     return f"part-{index:04}.npz"
+
+
+def candidate_name(index: int) -> str:
+    """Of the file with what one of the candidates of a search came to; see `search`."""
+    return f"{CANDIDATE}-{index:04}.npz"
 
 
 def now() -> datetime:

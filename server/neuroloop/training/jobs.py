@@ -22,7 +22,7 @@ import structlog
 
 from neuroloop.errors import Conflict, NeuroloopError, NotFound, Unavailable
 from neuroloop.training.executor import Died, Executor, LocalExecutor, NodeLost
-from neuroloop.training.job import CHECKPOINT, INPUT, RECORDING, RESULT, WEIGHTS, Job, State, load, now, own
+from neuroloop.training.job import CANDIDATE, CHECKPOINT, INPUT, RECORDING, RESULT, WEIGHTS, Job, State, load, now, own
 from neuroloop.training.messages import Message, Moved, Progress, Resumed
 from neuroloop.training.request import Activation, FitRequest
 
@@ -336,8 +336,9 @@ def _unwritable(folder: Path, error: OSError) -> Unavailable:
 
 
 def _drop_data(folder: Path) -> None:
-    for path in (folder / INPUT, *folder.glob(f"{RECORDING}*"), *folder.glob(f"{CHECKPOINT}*")):
-        path.unlink(missing_ok=True)
+    for pattern in (INPUT, f"{RECORDING}*", f"{CHECKPOINT}*", f"{CANDIDATE}-*"):
+        for path in folder.glob(pattern):
+            path.unlink(missing_ok=True)
 
 
 def _result(folder: Path) -> tuple[bytes, dict[str, Any]]:

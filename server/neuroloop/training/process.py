@@ -12,8 +12,9 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
@@ -28,7 +29,7 @@ from neuroloop.training import arrays, messages
 from neuroloop.training.arrays import Arrays
 from neuroloop.training.checkpoints import Checkpoint, digest_of
 from neuroloop.training.fitted import Fitted, Tell
-from neuroloop.training.job import FILE, INPUT, RECORDING, RESULT, WEIGHTS, load, part_name, write_whole
+from neuroloop.training.job import FILE, INPUT, RECORDING, RESULT, WEIGHTS, candidate_name, load, part_name, write_whole
 from neuroloop.training.request import FitRequest
 from neuroloop.training.settings import workers_of
 
@@ -50,7 +51,7 @@ class Shared(NamedTuple):
 def main(folder: Path, only: int | None = None, shared: Shared | None = None) -> int:
     """Fit the job of a folder; returns the exit code. What whoever asked can put right is said in a message.
 
-    only: of a job from several recordings, measure this one and write its part; that is all.
+    only: of a job from several recordings, measure this one and write its part; of a search, fit this candidate.
     shared: with other processes, of which the first alone says how far it is, keeps checkpoints and writes the result;
     the others come to the same one, and forget it.
     """
@@ -62,36 +63,28 @@ def main(folder: Path, only: int | None = None, shared: Shared | None = None) ->
         said.flush()
 
     is_first = shared is None or shared.rank == 0
-
-    def tell(progress: float, loss: float | None) -> None:
-        if is_first:
-            say(messages.Progress(progress=progress, loss=loss))
-
+    report = Report(say) if is_first else Report(lambda _: None)
     try:
         job = load(folder)
         if job is None:
             raise ModelError(f"fit: {folder / FILE} cannot be read")
-        if job.request.source.recordings is not None:
+        request = job.request
+        if request.source.recordings is not None:
             from neuroloop.training import covariances
 
             if only is not None:
-                covariances.keep(covariances.measure(job.request, folder, only), folder / part_name(only))
+                covariances.keep(covariances.measure(request, folder, only), folder / part_name(only))
                 return 0
-            fitted, data = covariances.fit(job.request, folder, tell)
-        else:
-            data = read(job.request, folder)
-            checkpoint = Checkpoint(folder, digest_of(job.request, digest(data)))
-            if checkpoint.read() and is_first:
-                say(messages.Resumed(progress=max((progress for progress, _ in checkpoint.told), default=0.0)))
-                for progress, loss in checkpoint.told:
-                    tell(progress, loss)
-            with _team(job.request, shared) as team:
-                stages = checkpoint.stage if is_first else checkpoint.reading
-                fitted = fit(job.request, data, checkpoint.noting(tell), stages, team)
-        if not is_first:
+            fitted, data = covariances.fit(request, folder, report.tell)
+            weights, document = fitted.weights, result(request, data, fitted)
+        elif request.search is not None:
+            _search(request, folder, report, only, shared)
             return 0
-        write_whole(folder / WEIGHTS, fitted.weights)
-        write_whole(folder / RESULT, json.dumps(result(job.request, data, fitted), allow_nan=False).encode())
+        else:
+            weights, document = _carry_out(request, folder, read(request, folder), report, shared)
+        if is_first:
+            write_whole(folder / WEIGHTS, weights)
+            write_whole(folder / RESULT, json.dumps(document, allow_nan=False).encode())
     except messages.Parted as error:
         print(error, file=sys.stderr)
         return messages.PARTED
@@ -99,6 +92,70 @@ def main(folder: Path, only: int | None = None, shared: Shared | None = None) ->
         say(messages.Failed(detail=str(error)))
         return 1
     return 0
+
+
+@dataclass(frozen=True)
+class Report:
+    """What is said of a fit, or of a candidate, whose progress is a share of the whole; losses only of the whole."""
+
+    say: Callable[[messages.Message], None]
+    begins: float = 0.0
+    share: float | None = None
+
+    def tell(self, progress: float, loss: float | None) -> None:
+        self.say(messages.Progress(progress=self._of_all(progress), loss=loss if self.share is None else None))
+
+    def go_on(self, told: list[tuple[float, float | None]]) -> None:
+        """From a checkpoint before which this was told."""
+        progress = max((progress for progress, _ in told), default=0.0)
+        self.say(messages.Resumed(progress=self._of_all(progress)))
+        for one in told:
+            self.tell(*one)
+
+    def _of_all(self, progress: float) -> float:
+        return progress if self.share is None else min(1.0, self.begins + self.share * progress)
+
+
+def _carry_out(
+    request: FitRequest, folder: Path, data: Arrays, report: Report, shared: Shared | None
+) -> tuple[bytes, dict[str, Any]]:
+    """The weights, and what the registry is to know of them; from the checkpoint in the folder if it is of this fit."""
+    checkpoint = Checkpoint(folder, digest_of(request, digest(data)))
+    if checkpoint.read():
+        report.go_on(checkpoint.told)
+    with _team(request, shared) as team:
+        stages = checkpoint.stage if team is None or team.rank == 0 else checkpoint.reading
+        fitted = fit(request, data, checkpoint.noting(report.tell), stages, team)
+    return fitted.weights, result(request, data, fitted)
+
+
+def _search(request: FitRequest, folder: Path, report: Report, only: int | None, shared: Shared | None) -> None:
+    """Fit the candidates that are not yet, and choose; only: fit this one, and leave what it came to. See `search`."""
+    from neuroloop.training import search
+
+    data, candidates, behind = read(request, folder), request.candidates, search.done(request, folder)
+    if behind and only is None:
+        report.go_on([(len(behind) / len(candidates), None)])
+    for number in (only,) if only is not None else range(len(candidates)):
+        path, share = folder / candidate_name(number), 1 / len(candidates)
+        part = Report(report.say, number * share, share)
+        if number not in behind:
+            try:
+                weights, document = _carry_out(candidates[number], folder, data, part, shared)
+                failure = None
+            except messages.Parted:
+                raise
+            except ModelError as error:
+                failure = str(error)
+            if shared is not None and shared.rank:
+                continue
+            if failure is None:
+                search.keep(path, weights, document)
+            else:
+                search.keep_failure(path, failure)
+        part.tell(1.0, None)
+    if only is None:
+        search.settle(request, folder)
 
 
 @contextmanager

@@ -9,12 +9,12 @@ the data.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import ray
@@ -24,14 +24,27 @@ from ray import exceptions
 
 from neuroloop.errors import ModelError
 from neuroloop.server_config import RayFitSettings
-from neuroloop.training import ray_fit
+from neuroloop.training import ray_fit, search
 from neuroloop.training.executor import GRACE_S, NodeLost, OnMessage, OnStart
-from neuroloop.training.job import CHECKPOINT, FILE, INPUT, RECORDING, RESULT, WEIGHTS, load, part_name, write_whole
+from neuroloop.training.job import (
+    CHECKPOINT,
+    FILE,
+    INPUT,
+    RECORDING,
+    RESULT,
+    WEIGHTS,
+    candidate_name,
+    load,
+    part_name,
+    write_whole,
+)
 from neuroloop.training.messages import Moved, Progress, Resumed
 from neuroloop.training.ray_fit import Ended, Kept, Placed
 from neuroloop.training.ray_shared import LOSSES, Lost, Work, run_shared, together
 from neuroloop.training.request import FitRequest
 from neuroloop.training.settings import workers_of
+
+T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
 
@@ -58,8 +71,11 @@ class RayExecutor:
         """As `Executor.run`. Raises NodeLost that names the node where it was lost once too often."""
         given = [folder / FILE, folder / INPUT, *folder.glob(f"{RECORDING}.*")]
         files = {path.name: await asyncio.to_thread(_put, path) for path in given if path.exists()}
-        files |= await self._measure(folder, files, on_start, on_message)
         job = await asyncio.to_thread(load, folder)
+        if job is not None and job.request.search is not None:
+            await self._search(job.request, folder, files, on_start, on_message)
+            return
+        files |= await self._measure(folder, files, on_start, on_message)
         workers = 1 if job is None else workers_of(job.request)
         work = Work(folder.name, (), files, (WEIGHTS, RESULT), folder / CHECKPOINT, workers)
         made = await self._carry_out(work, on_start, on_message)
@@ -72,13 +88,12 @@ class RayExecutor:
         """The parts of a fit from several recordings, each measured by a task of its own."""
         links = sorted(folder.glob(f"{RECORDING}-*"))
         ready = 0
-        room = asyncio.Semaphore(self._room())  # no more recordings than this wait in the cluster's memory
 
         def started(pid: int, node: str | None) -> None:
             on_start(pid, node)
             on_message(Progress(progress=ready / len(links)))
 
-        async def measure(index: int, link: Path) -> tuple[str, Any]:
+        async def measure(index: int, link: Path, room: asyncio.Semaphore) -> tuple[str, Any]:
             nonlocal ready
             name = part_name(index)
             async with room:
@@ -90,13 +105,37 @@ class RayExecutor:
             on_message(Progress(progress=ready / len(links)))
             return name, kept
 
-        tasks = [asyncio.create_task(measure(*numbered)) for numbered in enumerate(links)]
-        try:
-            return dict(await asyncio.gather(*tasks))
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        room = asyncio.Semaphore(self._room())  # no more recordings than this wait in the cluster's memory
+        return dict(await _all(measure(*numbered, room) for numbered in enumerate(links)))
+
+    async def _search(
+        self, request: FitRequest, folder: Path, files: dict[str, Any], on_start: OnStart, on_message: OnMessage
+    ) -> None:
+        """Have every candidate that is not yet fitted by a task, or several that share it, and choose."""
+        candidates, behind = request.candidates, search.done(request, folder)
+        ready = len(behind)
+        if behind:
+            on_message(Resumed(progress=ready / len(candidates)))
+
+        def started(pid: int, node: str | None) -> None:
+            on_start(pid, node)
+            on_message(Progress(progress=ready / len(candidates)))
+
+        async def one(number: int, room: asyncio.Semaphore) -> None:
+            nonlocal ready
+            name, kept = candidate_name(number), folder / f"{CHECKPOINT}-{number:04}"
+            only, workers = ("--only", str(number)), workers_of(candidates[number])
+            async with room:
+                work = Work(f"{folder.name}, {number}", only, files, (name,), kept, workers)
+                made = await self._carry_out(work, started, lambda _: None)
+                await asyncio.to_thread(write_whole, folder / name, (await made[name]).tobytes())
+                await asyncio.to_thread(kept.unlink, missing_ok=True)
+            ready += 1
+            on_message(Progress(progress=ready / len(candidates)))
+
+        room = asyncio.Semaphore(max(1, self._room() // workers_of(request)))
+        await _all(one(number, room) for number in range(len(candidates)) if number not in behind)
+        await asyncio.to_thread(search.settle, request, folder)
 
     def _room(self) -> int:
         cpus: float = ray.cluster_resources().get("CPU", 1.0)
@@ -158,6 +197,17 @@ class RayExecutor:
         finally:
             await _end(task)
         raise Lost(f"node {node} ended the fit without a result")
+
+
+async def _all(works: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """What all of them give; with the first that fails, the others end."""
+    tasks = [asyncio.create_task(work) for work in works]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _put(path: Path) -> Any:

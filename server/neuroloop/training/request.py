@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from copy import deepcopy
+from itertools import product
+from math import prod
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
 from neuroloop.config import BroadbandSettings, CountsSettings, FrontEnd, Name, Settings, check_kind
+from neuroloop.errors import ModelError
 from neuroloop.models.continuous_settings import CONTINUOUS
 from neuroloop.session.labels import HISTORY_S
 
@@ -26,6 +30,8 @@ Kind = Literal[
     "lnp",
 ]
 Activation = Literal["none", "shadow", "active"]
+
+CANDIDATES_LIMIT = 200  # of a search
 
 # The held-out metrics that `min_metric` can be about, larger is better; the first is the default.
 METRICS: dict[str, tuple[str, ...]] = {
@@ -113,6 +119,12 @@ class FitRequest(Settings):
         default_factory=dict,
         description="of the kind; for those that train in epochs, `training` holds those of the fit",
     )
+    search: dict[str, Annotated[list[Any], Field(min_length=1)]] | None = Field(
+        None,
+        min_length=1,
+        description="settings (or training.NAME) with the values to try: every combination is fitted and measured on "
+        "the same held-out data, and the best by `metric` becomes the version",
+    )
     source: Source
     classes: list[str] | None = Field(None, min_length=2, description="of a decoder; by default the labels that occur")
     window: int | None = Field(
@@ -123,7 +135,7 @@ class FitRequest(Settings):
     )
     held_out: float = Field(0.2, ge=0, lt=1, description="last share of the data, for the metrics alone")
     min_metric: float | None = Field(None, description="a held-out metric below this: registered, but not activated")
-    metric: str | None = Field(None, description="the one that min_metric is about; by default the kind's first")
+    metric: str | None = Field(None, description="that min_metric and search are about; by default the kind's first")
     seed: int = Field(0, ge=0, lt=2**31)
     parent: int | None = Field(None, ge=1, description="version that this one is to follow, for the lineage")
 
@@ -135,6 +147,8 @@ class FitRequest(Settings):
             )
         if self.min_metric is not None and self.held_out == 0:
             raise ValueError("min_metric: nothing is held out to measure it on; give held_out above 0")
+        if self.search is not None:
+            self._check_search(self.search)
         if self.classes is not None and len(set(self.classes)) != len(self.classes):
             raise ValueError("classes: every class needs a name of its own")
         if self.kind == "lrr" and self.source.live is not None:
@@ -159,7 +173,39 @@ class FitRequest(Settings):
             check_kind("kind", self.kind, recording.front_end)
         return self
 
+    def _check_search(self, search: dict[str, list[Any]]) -> None:
+        if self.held_out == 0:
+            raise ValueError("search: nothing is held out to choose by; give held_out above 0")
+        if self.source.recordings is not None:
+            raise ValueError("search: a fit from several recordings takes one value of each setting")
+        if (count := prod(map(len, search.values()))) > CANDIDATES_LIMIT:
+            raise ValueError(f"search: {count} combinations; at most {CANDIDATES_LIMIT}")
+
+    @property
+    def searched(self) -> list[dict[str, Any]]:
+        """The settings that each candidate of the search has for its own; of a fit without a search, one with none."""
+        search = self.search or {}
+        return [dict(zip(search, values, strict=True)) for values in product(*search.values())]
+
+    @property
+    def candidates(self) -> list[FitRequest]:
+        """A request for each candidate of the search."""
+        return [self.model_copy(update={"search": None, "settings": self._with(one)}) for one in self.searched]
+
+    def _with(self, chosen: dict[str, Any]) -> dict[str, Any]:
+        """The settings with these, by their paths. Raises ModelError where a path leads through what is no map."""
+        settings = deepcopy(self.settings)
+        for path, value in chosen.items():
+            *way, name = path.split(".")
+            place = settings
+            for step in way:
+                place = place.setdefault(step, {})
+                if not isinstance(place, dict):
+                    raise ModelError(f"search: {path}: {step} of the settings is no map of settings")
+            place[name] = value
+        return settings
+
     @property
     def gate(self) -> str:
-        """The metric that min_metric is about."""
+        """The metric that min_metric is about, and by which a search chooses."""
         return self.metric or METRICS[self.kind][0]

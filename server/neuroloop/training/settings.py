@@ -23,7 +23,12 @@ Fit = TypeVar("Fit", bound=BaseModel)
 
 
 def check(request: FitRequest) -> None:
-    """Raises ModelError that names the key, the value and what is allowed."""
+    """Raises ModelError that names the key, the value and what is allowed; of a search, in any candidate."""
+    for one in request.candidates:
+        _check(one)
+
+
+def _check(request: FitRequest) -> None:
     if request.kind == "lrr":
         rereference_settings(request)
     elif request.kind == "lnp":
@@ -72,7 +77,14 @@ def gsnn_settings(request: FitRequest) -> tuple[GSNNSettings, GSNNFitSettings]:
 
 
 def workers_of(request: FitRequest) -> int:
-    """How many processes are to share the fit. Raises ModelError for settings that the kind does not have."""
+    """How many processes are to share the fit, the most of the candidates of a search.
+
+    Raises ModelError for settings that the kind does not have.
+    """
+    return max(map(_workers, request.candidates))
+
+
+def _workers(request: FitRequest) -> int:
     if request.kind == "lfr":
         return lfr_settings(request)[1].workers
     if request.kind == "gsnn_continuous":
