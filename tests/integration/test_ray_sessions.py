@@ -42,27 +42,30 @@ def test_a_session_whose_node_is_killed_goes_on_elsewhere_and_seq_with_it(cluste
         address = f"ws://{http.base_url.netloc.decode()}{path}/stream?topics=predictions,events"
         live = connections.enter_context(connect(address, close_timeout=0.2))
         source.wait_for_consumers()
+        heard = []
+
+        def until(condition, what):
+            """Reads meanwhile: a client that leaves messages lying hears no pong either, and gives up after 40 s."""
+            wait_until(lambda: heard.extend(arrived(live)) or condition(), what)
 
         def push_until(seq):
-            wait_until(lambda: source.push(np.ones((20, 4), np.float32)) or bins(http, unique_name) >= seq, "bins")
+            until(lambda: source.push(np.ones((20, 4), np.float32)) or bins(http, unique_name) >= seq, "bins")
 
         push_until(50)
         first = http.get(path).json()
         orphans = sessions_on_nodes()
         cluster.kill(first["node"])
-        wait_until(lambda: http.get(path).json()["node"] not in (None, first["node"]), "another node")
-        wait_until(lambda: http.get(path).json()["state"] == "running", "the session on another node")
+        until(lambda: http.get(path).json()["node"] not in (None, first["node"]), "another node")
+        until(lambda: http.get(path).json()["state"] == "running", "the session on another node")
         second = http.get(path).json()
         assert [gone(pid) for pid in orphans] == [True]
         assert second["run"] == first["run"]
         push_until(bins(http, unique_name) + 50)
         last = http.get(f"{path}/predictions/latest").json()["seq"]
         assert last >= 99
-        heard = []
-        while not heard or heard[-1].get("type") != "prediction" or heard[-1]["seq"] < last:
-            heard.append(json.loads(live.recv(10)))
-        seqs = [message["seq"] for message in heard if message["type"] == "prediction"]
-        assert seqs == list(range(seqs[0], last + 1))
+        until(lambda: max(seqs_of(heard)) >= last, "the last prediction")
+        seqs = seqs_of(heard)
+        assert seqs == list(range(seqs[0], seqs[-1] + 1))
         (gap,) = [message for message in heard if message.get("event") == "gap" and "first_seq" in message]
         assert first["node"] in gap["detail"]
         assert 50 <= gap["first_seq"] < last
@@ -80,6 +83,17 @@ def test_sessions_end_with_their_server_also_one_that_is_killed(cluster, tmp_pat
         process.kill()
         process.wait()
     assert gone(pid)
+
+
+def seqs_of(messages):
+    return [message["seq"] for message in messages if message["type"] == "prediction"]
+
+
+def arrived(live):
+    """The messages that wait to be read."""
+    with contextlib.suppress(TimeoutError):
+        while True:
+            yield json.loads(live.recv(0))
 
 
 def sessions_on_nodes():
