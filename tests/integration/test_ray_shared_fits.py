@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from neuroloop.errors import ModelError
-from neuroloop.training.executor import LocalExecutor
+from neuroloop.training.executor import Died, LocalExecutor
+from neuroloop.training.messages import Parted
 from neuroloop.training.request import FitRequest
 
 ray = pytest.importorskip("ray")
@@ -15,6 +16,7 @@ ray = pytest.importorskip("ray")
 from tests.integration.test_ray_fits import ANYWHERE, Job  # noqa: E402
 
 from neuroloop.training.ray_executor import RayExecutor  # noqa: E402
+from neuroloop.training.ray_shared import Lost, raise_reason  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
@@ -59,6 +61,20 @@ def test_a_shared_fit_one_of_whose_nodes_is_killed_goes_on_from_its_checkpoint(c
     assert not ray.util.placement_group_table() or all(
         group["state"] == "REMOVED" for group in ray.util.placement_group_table().values()
     )
+
+
+@pytest.mark.parametrize(
+    ("errors", "expected", "words"),
+    [
+        ([Parted("no answer"), Lost("node a was lost")], Lost, "node a was lost"),
+        ([Parted("no answer"), ModelError("two classes")], ModelError, "two classes"),
+        ([Parted("no answer"), Died("exit code -9")], Died, "exit code -9"),
+        ([Parted("no answer"), Parted("nor here")], Lost, "lost each other: no answer"),
+    ],
+)
+def test_of_all_that_end_a_shared_fit_the_reason_is_told(errors, expected, words):
+    with pytest.raises(expected, match=words):
+        raise_reason(errors)
 
 
 def test_a_fit_for_more_processes_than_the_cluster_has_room_for_is_refused(cluster):

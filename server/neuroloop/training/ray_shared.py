@@ -94,15 +94,21 @@ async def run_shared(run_one: RunOne, work: Work, places: list[Any], on_start: O
 
     tasks = [asyncio.create_task(run(rank)) for rank in range(len(places))]
     try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
-        if any(isinstance(task.exception(), Parted) for task in done):
-            await asyncio.wait(tasks, timeout=REASON_S)
-        raise_reason([error for task in tasks if task.done() and (error := task.exception()) is not None])
+        while not tasks[0].done() and not _errors(tasks):
+            await asyncio.wait([task for task in tasks if not task.done()], return_when=asyncio.FIRST_COMPLETED)
+        if not (tasks[0].done() and tasks[0].exception() is None):  # if so, the others are not needed any more
+            if any(isinstance(error, Parted) for error in _errors(tasks)):
+                await asyncio.wait(tasks, timeout=REASON_S)
+            raise_reason(_errors(tasks))
         return tasks[0].result()
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _errors(tasks: list[asyncio.Task[dict[str, Any]]]) -> list[BaseException]:
+    return [error for task in tasks if task.done() and (error := task.exception()) is not None]
 
 
 def raise_reason(errors: list[BaseException]) -> None:
