@@ -1,4 +1,5 @@
-"""What LRR weights from many recordings cost, as a map and a sum: without Ray, and on clusters of 1 and 2 nodes.
+"""What LRR weights from many recordings cost, as a map and a sum, and training that nodes share (`ray_training`):
+without Ray, and on clusters of 1 and 2 nodes.
 
 Recordings are samples of noise with a common mode. Each time is that of a whole fit through its executor, with the
 start of every process, the way of the data to the nodes and back, and the solving. The model under the table is fitted
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tests.benchmarks import ray_training
 from tests.integration.ray_cluster import cluster_of
 
 from neuroloop.server_config import RayFitSettings
@@ -82,28 +84,47 @@ def table(counts: Sequence[int], times: dict[tuple[int, int], float]) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks ray", description=__doc__)
-    parser.add_argument("--channels", type=int, default=96)
-    parser.add_argument("--samples", type=int, default=300_000)
-    parser.add_argument("--recordings", type=int, nargs="+", default=[2, 4, 8])
-    options = parser.parse_args(sys.argv[2:])
+def measure_recordings(channels: int, samples: int, counts: Sequence[int]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         recording = Path(folder) / "day.npz"
-        write_recording(recording, options.channels, options.samples)
+        write_recording(recording, channels, samples)
         megabytes = recording.stat().st_size / 1e6
         times = {}
         for nodes in ENGINES:
             with engine(nodes) as executor:
                 seconds(executor, recording, 1)  # nothing is imported or compiled for the first time after this
-                for count in options.recordings:
+                for count in counts:
                     times[count, nodes] = seconds(executor, recording, count)
-    print(f"{options.channels} channels, {options.samples} samples, {megabytes:.0f} MB a recording")
-    print(table(options.recordings, times))
+    print(f"{channels} channels, {samples} samples, {megabytes:.0f} MB a recording")
+    print(table(counts, times))
     fixed, each = model(times)
     print(f"seconds = {fixed:.1f} + {each:.1f} * ceil(recordings / nodes)")
     for count, nodes in BEYOND:
         print(f"{count:4} recordings on {nodes:2} nodes: {fixed + each * math.ceil(count / nodes):6.0f} s on paper")
+
+
+def measure_training(bins: Sequence[int]) -> None:
+    times = {}
+    for nodes in ENGINES:
+        with engine(nodes) as executor:
+            for count in bins:
+                times[count, nodes] = ray_training.epochs(executor, count, max(1, nodes))
+                engine_name = f"{nodes} nodes" if nodes else "local"
+                print(f"{count} bins, {engine_name}: {times[count, nodes].seconds:.2f} s an epoch", flush=True)
+    print(ray_training.report(bins, times))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks ray", description=__doc__)
+    parser.add_argument("--channels", type=int, default=96)
+    parser.add_argument("--samples", type=int, default=300_000)
+    parser.add_argument("--recordings", type=int, nargs="*", default=[2, 4, 8])
+    parser.add_argument("--bins", type=int, nargs="*", default=[20_000, 40_000, 80_000], help="of shared training")
+    options = parser.parse_args(sys.argv[2:])
+    if options.recordings:
+        measure_recordings(options.channels, options.samples, options.recordings)
+    if options.bins:
+        measure_training(options.bins)
 
 
 if __name__ == "__main__":
