@@ -29,7 +29,7 @@ from neuroloop.session.labels import Labels
 from neuroloop.session.latency import Latency
 from neuroloop.session.markers import marker_inlets
 from neuroloop.session.messages import BinTime, Health
-from neuroloop.session.priority import Level, run_at, step_back
+from neuroloop.session.priority import Place
 from neuroloop.session.publish import Publish
 from neuroloop.session.recordings import Recordings
 from neuroloop.session.ring import Ring
@@ -83,6 +83,7 @@ class Loop:
         self._hole: Hole | None = None
         self._second = clock() + 1.0
         self._watch: Watch | None = None
+        self._place = Place()
         self.swaps = Swaps(self)
         self.encoders = Encoders(self, publish)
         self.teaching = Teaching(self)
@@ -124,7 +125,9 @@ class Loop:
             self._every_second(now)
         self.swaps.receipts.expire(now)
         if more:
+            self._place.has_more(now)
             return
+        self._place.waits()
         if self.chain is not None and self.chain.rereferencing is not None:
             self._tell(self.chain.rereferencing.finish_jobs(self.seq))  # those that no block waits for
         self.inbox.wait(max(0.0, min(LONGEST_WAIT_S, self._second - now)))
@@ -316,7 +319,6 @@ class Loop:
 
     def _answer_hole(self, chain: Chain, hole: Hole) -> None:
         """Answer for the next bins of which no sample came."""
-        level = step_back(Level.BESIDE)  # a long hole would keep this machine's subscribers from their messages
         pipeline, bins = chain.pipeline, min(hole.bins, HOLE_BINS)
         for _ in range(bins):
             first, hole.index = hole.index, hole.index + pipeline.bin_samples
@@ -329,7 +331,6 @@ class Loop:
             self._hole = None
             chain.reset()
         self.teaching.complete(chain)
-        run_at(level)
 
     def _answer_bin(self, chain: Chain, outcome: Bin, time: BinTime) -> None:
         """Publish the active decoder's answer; then the rates, the LSL outlets, the history, the shadows."""

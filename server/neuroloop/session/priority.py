@@ -12,6 +12,8 @@ from __future__ import annotations
 import os
 from enum import IntEnum
 
+BEHIND_S = 0.1
+
 
 class Level(IntEnum):
     """A thread's place in real time; BESIDE: none."""
@@ -40,3 +42,28 @@ def step_back(level: Level) -> Level:
     before = Level(min(os.sched_getparam(0).sched_priority, Level.LOOP))
     run_at(min(before, level))
     return before
+
+
+class Place:
+    """In real time while it keeps up, and beside all others while it does not: for the thread of a loop.
+
+    Who has long holes to answer, or more bins than it can, would keep this machine's subscribers from reading them.
+    """
+
+    def __init__(self) -> None:
+        self._busy_since: float | None = None
+        self._left: Level | None = None
+
+    def has_more(self, now: float) -> None:
+        """The loop has more to do, and does not wait; now: seconds of any clock."""
+        if self._busy_since is None:
+            self._busy_since = now
+        elif self._left is None and now - self._busy_since > BEHIND_S:
+            self._left = step_back(Level.BESIDE)
+
+    def waits(self) -> None:
+        """The loop has done all that there is."""
+        self._busy_since = None
+        if self._left is not None:
+            run_at(self._left)
+            self._left = None

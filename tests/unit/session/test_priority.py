@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from neuroloop.session.priority import Level, run_at, step_back
+from neuroloop.session.priority import BEHIND_S, Level, Place, run_at, step_back
 
 may_run_first = os.geteuid() == 0
 
@@ -41,6 +41,24 @@ def test_threads_inherit_the_level_and_leave_it_alone():
 @pytest.mark.skipif(not may_run_first, reason="needs the right to run in real time")
 def test_stepping_back_brings_no_thread_forward():
     assert in_thread(lambda: (step_back(Level.SESSION), level())) == (Level.BESIDE, (os.SCHED_OTHER, 0))
+
+
+@pytest.mark.skipif(not may_run_first, reason="needs the right to run in real time")
+def test_a_loop_that_is_behind_leaves_real_time_until_it_has_caught_up():
+    def act():
+        run_at(Level.LOOP)
+        place, levels = Place(), []
+        for now in (0.0, BEHIND_S, BEHIND_S + 0.01, 10.0):
+            place.has_more(now)
+            levels.append(level()[1])
+        for now in (11.0, 11.0 + BEHIND_S):
+            place.waits()
+            place.has_more(now)
+            levels.append(level()[1])
+        return levels
+
+    first = Level.LOOP
+    assert in_thread(act) == [first, first, Level.BESIDE, Level.BESIDE, first, first]
 
 
 def test_without_the_right_to_it_threads_stay_as_they_are():
