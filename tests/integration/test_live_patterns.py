@@ -48,8 +48,7 @@ def trials(open_source, unique_name):
     return source, push
 
 
-@pytest.mark.parametrize("kind", ["csp", "riemann"])
-def test_covariances_are_fitted_from_a_running_session_and_tell_its_next_trials(http, trials, unique_name, kind):
+def test_covariances_are_fitted_from_a_running_session_and_tell_its_next_trials(http, trials, unique_name):
     source, push = trials
     path = f"/v1/sessions/{unique_name}"
 
@@ -65,18 +64,22 @@ def test_covariances_are_fitted_from_a_running_session_and_tell_its_next_trials(
         label = {"label": CLASSES[trial % 2], "start": end - 1, "end": end}
         assert http.post(f"{path}/labels", json=label).status_code == 200
     live = {"session": unique_name, "seconds": 60}
-    answer = http.post("/v1/fits?activate=active", json={"name": "mine", "kind": kind, "source": {"live": live}})
-    assert answer.status_code == 202, answer.text
-    ended = ("done", "failed")
-    job = wait_until(lambda: (job := http.get(answer.headers["Location"]).json())["state"] in ended and job, "the fit")
-    assert job["state"] == "done", job["detail"]
-    assert job["activation"] == f"active in session '{unique_name}' from bin {20 * TRIAL_BINS} on"
-    assert (job["metrics"]["accuracy"], job["result"]["channels"]) == (1.0, ["c0", "c1", "c2", "c3"])
-    assert (job["result"]["features"], job["result"]["settings"]["bands"]) == (10, 1)
-    push(10)
-    assert decoded(30 * TRIAL_BINS)["missed_bins"] == 0
-    found = http.get(f"{path}/predictions", params={"since": 20 * TRIAL_BINS - 1}).json()["predictions"]
-    answers = {prediction["seq"]: prediction for prediction in found}
-    last = [TRIAL_BINS * (trial + 1) - 1 for trial in range(20, 30)]
-    assert [answers[number]["label"] for number in last] == CLASSES * 5
-    assert {answers[number]["model"]["name"] for number in last} == {"mine"}
+    for fitted, kind in enumerate(("csp", "riemann")):
+        first = 20 + 10 * fitted
+        answer = http.post("/v1/fits?activate=active", json={"name": kind, "kind": kind, "source": {"live": live}})
+        assert answer.status_code == 202, answer.text
+        job = wait_until(
+            lambda at=answer.headers["Location"]: (job := http.get(at).json())["state"] in ("done", "failed") and job,
+            "the fit",
+        )
+        assert job["state"] == "done", job["detail"]
+        assert job["activation"] == f"active in session '{unique_name}' from bin {first * TRIAL_BINS} on"
+        assert (job["metrics"]["accuracy"], job["result"]["channels"]) == (1.0, ["c0", "c1", "c2", "c3"])
+        assert (job["result"]["features"], job["result"]["settings"]["bands"]) == (10, 1)
+        push(10)
+        assert decoded((first + 10) * TRIAL_BINS)["missed_bins"] == 0
+        found = http.get(f"{path}/predictions", params={"since": first * TRIAL_BINS - 1}).json()["predictions"]
+        answers = {prediction["seq"]: prediction for prediction in found}
+        last = [TRIAL_BINS * (trial + 1) - 1 for trial in range(first, first + 10)]
+        assert [answers[number]["label"] for number in last] == CLASSES * 5
+        assert {answers[number]["model"]["name"] for number in last} == {kind}
