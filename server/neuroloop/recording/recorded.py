@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from base64 import b64decode
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from neuroloop.recording.description import losses, notes, of_type
 from neuroloop.recording.reader import Samples, XdfFile, XdfStream
 
 ROWS = 1024  # of a text stream, read at once
+PIECE = 8192  # samples, read at once
 
 Note = dict[str, Any]
 
@@ -36,6 +38,8 @@ class RingSamples:
         self.stop = first + stream.sample_count + sum(part.stop - part.first for part in lost)
         self._stream = stream
         self._lost = lost
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="read-ahead")
+        self._pieces: dict[int, Future[Samples]] = {}
 
     def whole_until(self, count: int) -> int:
         """The samples from `count` to before this are there."""
@@ -43,9 +47,25 @@ class RingSamples:
         return max(count, min([self.stop, *later]))
 
     def read(self, start: int, stop: int) -> Samples:
-        """start, stop: counts, between which nothing was lost."""
+        """start, stop: counts, between which nothing was lost. Gives fewer at the end of a piece, at least one."""
         missing = self.first + sum(part.stop - part.first for part in self._lost if part.stop <= start)
-        return self._stream.read(start - missing, stop - missing)
+        number, first = divmod(start - missing, PIECE)
+        times, values = self._piece(number)
+        after = min(stop - missing - number * PIECE, PIECE)
+        return Samples(times[first:after], values[first:after])
+
+    def _piece(self, number: int) -> Samples:
+        """A piece, while the next one is read beside."""
+        for wanted in (number, number + 1):
+            if wanted not in self._pieces:
+                start = wanted * PIECE
+                self._pieces[wanted] = self._reader.submit(self._stream.read, start, start + PIECE)
+        for old in [one for one in self._pieces if one < number]:
+            del self._pieces[old]
+        return self._pieces[number].result()
+
+    def close(self) -> None:
+        self._reader.shutdown(cancel_futures=True)
 
 
 class RecordedSession:

@@ -23,6 +23,7 @@ from neuroloop.recording.recorded import Note, RecordedSession, RingSamples
 from neuroloop.recording.replay_journal import ReplayJournal
 from neuroloop.session.chain import Chain, make_chain
 from neuroloop.session.commands import HANDLERS
+from neuroloop.session.decoders import handover
 from neuroloop.session.inbox import Call, Command, Found, Inbox, MarkerLabel
 from neuroloop.session.inlet import SampleInlet
 from neuroloop.session.loop import Loop
@@ -31,6 +32,8 @@ from neuroloop.session.streams import StreamDescription
 PATIENCE_S = 120.0  # for what was done beside the loop
 SHADOWS_AHEAD = 256  # bins that shadows may have waiting
 NO_BUDGET_MS = 1e9  # the live session's guard is replayed, and no second one acts
+
+PROMOTE = "decoder_promote"
 
 Take = Callable[[str, dict[str, Any]], None]
 
@@ -65,15 +68,19 @@ class _Inbox(Inbox):
     def wait(self, timeout: float) -> None:
         return
 
-    def release(self, due: str) -> None:
-        """Hand the first of these over to the loop. Raises Diverged where none comes."""
+    def take_held(self, due: str) -> Call:
+        """The first of these, as soon as it is there. Raises Diverged where none comes."""
+        held = self.held(due)
+        self._held.remove(held)
+        return held
+
+    def held(self, due: str) -> Call:
+        """The same, and it stays."""
         end = time.monotonic() + PATIENCE_S
         while True:
             for held in list(self._held):
                 if held.due == due:
-                    self._held.remove(held)
-                    super().put(held)
-                    return
+                    return held
             if time.monotonic() > end:
                 raise Diverged(f"replay: {due!r} did not come within {PATIENCE_S:g} s")
             time.sleep(0.001)
@@ -134,12 +141,14 @@ class Replay:
                 if self._recorded.begun["is_running"]:
                     self.loop.start()
                 for _ in self._steps():
-                    self._keep_shadows_near()
+                    self._await_shadows(SHADOWS_AHEAD)
                     if speed is not None:
                         self._pace(speed)
                 self._finish()
             finally:
                 self.loop.close()
+                if self._source is not None:
+                    self._source.close()
 
     def _steps(self) -> Iterator[None]:
         """Run to the place of each note in turn, and do what it says; then to the end."""
@@ -147,29 +156,35 @@ class Replay:
             yield from self._go_to(note)
             self._do(note)
             yield
-        while self._feed(None) or self._is_behind():
-            self._turn()
-            yield
+        yield from self._run_to(None)
 
     def _go_to(self, note: Note) -> Iterator[None]:
         place = self.journal.place
         if not self.journal.is_exact:
-            while self._feed(note["given"]) or self._is_behind():
-                self._turn()
-                yield
+            yield from self._run_to(note["given"])
             return
-        while (place.blocks, place.seq) != (note["blocks"], note["seq"]):
-            if place.blocks > note["blocks"] or place.seq > note["seq"]:
+        while (place.steps, place.seq) != (note["steps"], note["seq"]):
+            if place.steps > note["steps"] or place.seq > note["seq"]:
                 raise Diverged(
                     f"replay: at bin {place.seq} it has passed the place of {note['kind']!r}, which came before bin "
                     f"{note['seq']}"
                 )
-            before = place.blocks, place.seq, self.samples
-            self._feed(note["given"])
-            self._turn()
-            yield
-            if before == (place.blocks, place.seq, self.samples):
+            if not self._step(note["given"]):
                 raise self._lacking(note)
+            yield
+
+    def _run_to(self, given: int | None) -> Iterator[None]:
+        """Until everything up to this sample is answered."""
+        while self._step(given):
+            yield
+
+    def _step(self, given: int | None) -> bool:
+        """Let a bin's samples in, up to this count, and take a turn; returns whether anything came of it."""
+        place = self.journal.place
+        before = place.steps, place.seq
+        fed = self._feed(given)
+        self._turn()
+        return fed > 0 or before != (place.steps, place.seq)
 
     def _lacking(self, note: Note) -> Diverged:
         at = 0 if self.loop.chain is None else self.loop.chain.ring.written
@@ -180,37 +195,71 @@ class Replay:
 
     def _do(self, note: Note) -> None:
         """At the place of a note: what it says."""
-        if note is not self.journal.to_come[0]:
-            late = self.journal.to_come[0]
-            raise Diverged(f"replay: no {late['what']} is on its way before bin {late['seq']}")
-        if note["kind"] != "due":  # which the turn meets
-            self.journal.to_come.popleft()
+        to_come = self.journal.to_come
+        if not any(one is note for one in to_come):
+            return  # a turn has met it
+        if to_come[0] is not note:
+            raise Diverged(f"replay: no {to_come[0]['what']} is on its way before bin {to_come[0]['seq']}")
+        if note["kind"] == "due":
+            self._turn()
+            if to_come and to_come[0] is note:
+                raise Diverged(f"replay: no {note['what']} is on its way at bin {note['seq']}")
+            return
+        to_come.popleft()
+        self._judge(note["given"])
         match note["kind"]:
+            case "command" if note["name"] == PROMOTE:
+                self._promote(note)
             case "command":
-                self._inbox.put(Command(note["name"], note["arguments"], Future()))
+                self.loop.take(Command(note["name"], note["arguments"], Future()), HANDLERS)
             case "marker_label":
-                self._inbox.put(MarkerLabel(note["label"], note["start"], note["end"]))
+                self.loop.take(MarkerLabel(note["label"], note["start"], note["end"]), HANDLERS)
             case "call":
-                self._inbox.release(note["due"])
+                held = self._inbox.take_held(note["due"])
+                for earlier in self._inbox.take():  # a shadow's last answers come before its decoder
+                    self.loop.take(earlier, HANDLERS)
+                self.loop.take(held, HANDLERS)
             case "stream":
-                self._find(note)
+                self.loop.take(self._found(note), HANDLERS)
             case "overrun":
                 self._overrun(note["written"])
-        self._turn()
-        if self.journal.to_come and self.journal.to_come[0] is note:
-            raise Diverged(f"replay: no {note['what']} is on its way at bin {note['seq']}")
+
+    def _promote(self, note: Note) -> None:
+        """How fast a shadow is, and so whether it comes to its handover, is a thing of the live session's.
+
+        One that did not, stays as it was.
+        """
+        name = note["arguments"].get("name")
+        due = handover(str(name))
+        for later in self.journal.to_come:
+            if later.get("due") == due:
+                self._await_shadows(0)
+                self.loop.take(Command(PROMOTE, note["arguments"], Future()), HANDLERS)
+                self._inbox.held(due)
+                return
+            if later.get("name") == PROMOTE and later["arguments"].get("name") == name:
+                return
+
+    def _judge(self, given: int) -> None:
+        """The live loop, where it was behind, had looked at the timestamps of samples that it had not processed."""
+        chain = self.loop.chain
+        while chain is not None and self._feed(given):
+            _, gaps = chain.timeline.follow(chain.ring.times, chain.ring.written)
+            chain.cutter.add_gaps(gaps)
 
     def _turn(self) -> None:
         self.loop.turn(HANDLERS)
 
-    def _find(self, note: Note) -> None:
-        """A stream was found: with a chain of its own, or the one that there is."""
+    def _found(self, note: Note) -> Found:
+        """A stream, as it was found: with a chain of its own, or the one that there is."""
         loop = self.loop
         assert loop.inlet is not None
         if note["is_new"]:
             description = StreamDescription(**_as_tuples(note["description"]))
             chain = make_chain(self._session, description, np.dtype(note["dtype"]))
             self._prepare(chain)
+            if self._source is not None:
+                self._source.close()
             self._source = self._recorded.ring(note["ring"])
             chain.ring.written = note["start"]
         else:
@@ -218,7 +267,7 @@ class Replay:
             chain = loop.chain
             if loop.run_is_new:  # what came before and was not used, is forgotten
                 chain.ring.written = note["start"]
-        self._inbox.put(Found(loop.inlet, chain, note["start"]))
+        return Found(loop.inlet, chain, note["start"])
 
     def _overrun(self, written: int) -> None:
         """The ring was full when so many samples were in it."""
@@ -226,11 +275,12 @@ class Replay:
         while self._feed(written):
             continue
         self.loop.chain.ring.is_overrun = True
+        self._turn()
 
     def _feed(self, until: int | None) -> int:
         """Let a bin's samples in, as far as this count and as there is room; returns how many."""
         chain, source = self.loop.chain, self._source
-        if chain is None or source is None or self.loop.inlet is None:
+        if chain is None or source is None:
             return 0
         ring = chain.ring
         slot, room = ring.room()
@@ -242,6 +292,7 @@ class Replay:
         if count <= 0:
             return 0
         times, values = source.read(start, stop)
+        count = len(times)
         ring.samples[slot : slot + count] = values
         ring.times[slot : slot + count] = times
         self._now = float(times[-1]) + self.journal.clock_offset(0.0)
@@ -249,19 +300,11 @@ class Replay:
         self.samples += count
         return count
 
-    def _is_behind(self) -> bool:
-        """Whether a turn without new samples still does something."""
-        place = self.journal.place
-        before = place.blocks, place.seq
-        self._turn()
-        return before != (place.blocks, place.seq)
-
-    def _keep_shadows_near(self) -> None:
+    def _await_shadows(self, most: int) -> None:
+        """Until none has more than so many bins waiting."""
         chain = self.loop.chain
-        if chain is None:
-            return
         end = time.monotonic() + PATIENCE_S
-        while any(shadow.waiting > SHADOWS_AHEAD for shadow in chain.decoders.shadows.values()):
+        while chain is not None and any(shadow.waiting > most for shadow in chain.decoders.shadows.values()):
             if time.monotonic() > end:
                 raise Diverged("replay: a shadow takes no more bins")
             time.sleep(0.001)
@@ -269,11 +312,7 @@ class Replay:
     def _finish(self) -> None:
         """Let shadows answer their last bins."""
         chain = self.loop.chain
-        end = time.monotonic() + PATIENCE_S
-        while chain is not None and time.monotonic() < end:
-            if not any(shadow.waiting for shadow in chain.decoders.shadows.values()):
-                break
-            time.sleep(0.001)
+        self._await_shadows(0)
         time.sleep(0.05 if chain is not None and chain.decoders.shadows else 0.0)  # the last answer, on its way
         self._turn()
 

@@ -7,7 +7,6 @@ run to run only if the driver chooses so, and the first difference says what it 
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
@@ -84,7 +83,7 @@ class Verification:
     def take(self, topic: str, message: dict[str, Any]) -> None:
         """A message of the replay, in the order of its loop."""
         if topic == "predictions":
-            self._prediction(json.loads(json.dumps(message)))
+            self._prediction(message)
         elif topic == "rates":
             self._rate(message)
 

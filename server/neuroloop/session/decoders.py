@@ -283,7 +283,7 @@ class Decoders:
     def _report(self, shadow: Shadow, told: list[Told]) -> None:
         """In a shadow's thread."""
         with suppress(Unavailable):  # the loop is behind by thousands of messages, or has ended: `seq` shows the hole
-            due = "shadow handed over" if any(isinstance(one, Handed) for one in told) else None
+            due = handover(shadow.running.name) if any(isinstance(one, Handed) for one in told) else None
             self._post(partial(self._take_reports, shadow, told), due)
 
     def _take_reports(self, shadow: Shadow, told: list[Told]) -> None:
@@ -325,6 +325,11 @@ class Decoders:
         if what is not None:
             facts = {"decoder": running.name, "role": running.role, "why": what, "model": running.identity()}
             self.tell("decoder_guard", f"{running.role} decoder {running.name!r}: {what}", **facts)
+
+
+def handover(name: str) -> str:
+    """What a recording calls the moment at which a shadow has left its decoder to the loop."""
+    return f"handover of {name}"
 
 
 def named(running: RunningDecoder) -> str:

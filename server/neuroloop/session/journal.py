@@ -4,8 +4,8 @@ The loop is a function of its samples and of what comes between two turns: comma
 found, work done beside it. It passes each of these through here. Live, they are noted for whoever records; a replay has
 a journal of its own, which answers with what was noted.
 
-A note names the place: `given`, the samples whose timestamps the loop had judged, `blocks`, those it had processed, and
-`seq`, the next bin.
+A note names the place: `given`, the samples whose timestamps the loop had judged, `steps`, the blocks that it had
+processed and the holes that it had found, and `seq`, the next bin.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Place:
     """Where the loop is between two of its steps."""
 
     given: int = 0
-    blocks: int = 0
+    steps: int = 0
     seq: int = 0
 
 
@@ -63,7 +63,7 @@ class Journal:
         """Something that came, at the present place."""
         if self.keep is not None:
             place = self.place
-            where = {"given": place.given, "blocks": place.blocks, "seq": place.seq}
+            where = {"given": place.given, "steps": place.steps, "seq": place.seq}
             self.keep({"kind": kind, **where, **facts})
 
     def command(self, name: str, arguments: dict[str, Any]) -> None:

@@ -78,8 +78,7 @@ class Loop:
         self.run_is_new = True
         self._ending = False
         self._latency = Latency(("stream", "process", "age"))
-        self._bin_missing = 0
-        self._bin_nonfinite = 0
+        self._bin_missing = self._bin_nonfinite = 0
         self._hole: Hole | None = None
         self._second = clock() + 1.0
         self._watch: Watch | None = None
@@ -118,7 +117,7 @@ class Loop:
         chain = self.chain
         written = chain.ring.written if chain is not None else 0
         for message in self.inbox.take():
-            self._take(message, handle)
+            self.take(message, handle)
         more = chain is self.chain and chain is not None and self._advance(chain, written)
         now = self.clock()
         if now >= self._second:
@@ -132,7 +131,8 @@ class Loop:
             self._tell(self.chain.rereferencing.finish_jobs(self.seq))  # those that no block waits for
         self.inbox.wait(max(0.0, min(LONGEST_WAIT_S, self._second - now)))
 
-    def _take(self, message: Any, handle: dict[str, Any]) -> None:
+    def take(self, message: Any, handle: dict[str, Any]) -> None:
+        """What came through the inbox, between two steps."""
         match message:
             case Command(name, arguments):
                 self.journal.command(name, arguments)
@@ -264,6 +264,7 @@ class Loop:
                 return False
             if isinstance(piece, Hole):
                 self._hole = piece
+                self.journal.place.steps += 1
                 self._count_gap(piece.bins * chain.pipeline.bin_samples, self.seq, piece.bins)
                 return True
             ring.consumed = piece.consumed
@@ -278,7 +279,7 @@ class Loop:
         self._bin_nonfinite += block.nonfinite
         pipeline.step(block.samples, block.missing == 0 and block.nonfinite == 0)
         self.health.tally.blocks += 1
-        self.journal.place.blocks += 1
+        self.journal.place.steps += 1
         last = (block.index + pipeline.block_samples) % pipeline.bin_samples == 0
         if last:
             self._finish_bin(chain, block)
@@ -388,8 +389,7 @@ class Loop:
         return status
 
     def status(self) -> dict[str, Any]:
-        self.health.labels = self.labels.tally
-        self.health.latency = self._latency.summary()
+        self.health.labels, self.health.latency = self.labels.tally, self._latency.summary()
         status = messages.status(self.session, self.health, self.inlet, self.chain, self.seq, self.clock())
         return status | self.encoders.describe() | {"recording": self.recordings.describe()}
 

@@ -1,0 +1,255 @@
+"""A loop that is driven by hand, recorded and replayed: whatever came at whatever moment, the bins are the same."""
+
+import time
+from concurrent.futures import Future
+
+import msgpack
+import numpy as np
+import pytest
+from tests.integration.models import loading, trained, weights
+from tests.processes import wait_until
+
+from neuroloop.config import parse_session
+from neuroloop.errors import ModelError
+from neuroloop.recording.verification import verify
+from neuroloop.recording.writer import stream_header
+from neuroloop.session.chain import make_chain
+from neuroloop.session.commands import HANDLERS
+from neuroloop.session.inbox import Command, Found, Inbox, MarkerLabel
+from neuroloop.session.inlet import Receiving, SampleInlet
+from neuroloop.session.loop import Loop
+from neuroloop.session.streams import StreamDescription
+
+SRATE, CHANNELS = 1000.0, 4
+LABELS = tuple(f"c{number}" for number in range(CHANNELS))
+SETTINGS = {
+    "name": "s",
+    "stream": {"name": "x", "buffer_s": 1.0},
+    "front_end": {"kind": "broadband", "band": [50.0, 400.0], "calibration_s": 0.1},
+    "rereference": {"update_every_s": 0.1, "min_samples_per_channel": 1},
+    "window": 3,
+    "classes": ["a", "b"],
+    "decoders": [{"name": "one"}, {"name": "two", "role": "shadow"}],
+    "outlets": {"enabled": False},
+    "recording": {"least_free_mb": 0},
+}
+HEADSET = {
+    "front_end": {"kind": "bandpower"},
+    "decoders": [{"name": "one"}],
+    "rereference": {"initial": "car"},
+}
+
+
+class Inlet(SampleInlet):
+    def start(self):
+        self.state = "connected"
+
+    def join(self, timeout=None):
+        return
+
+
+class Bell(Inbox):
+    def wait(self, timeout):
+        return
+
+
+class Publisher:
+    def __init__(self):
+        self.tap = None
+        self.predictions = []
+
+    def __call__(self, topic, message):
+        packed = msgpack.packb(message)
+        if topic == b"predictions":
+            self.predictions.append(message)
+        if self.tap is not None:
+            self.tap(topic, packed)
+
+
+def at(recorder, ring):
+    return max([source.at for source in recorder._sources if source.ring is ring], default=-1)
+
+
+class Live:
+    """A session whose samples and turns are the test's."""
+
+    def __init__(self, folder, **changes):
+        self.session = parse_session(SETTINGS | changes)
+        self.inbox, self.publisher = Bell(), Publisher()
+        self.loop = Loop(self.session, self.publisher, self.inbox, make_inlet=Inlet, recordings=folder)
+        self.random = np.random.default_rng(0)
+        self.count = 0  # samples of time that have passed
+        self.replies = []
+        self.loop.recordings.begin()
+        self.loop.start()
+        self.connect()
+
+    def connect(self):
+        description = StreamDescription(
+            "x", "EEG", "x", "h", CHANNELS, SRATE, "float32", LABELS, ("",) * CHANNELS, (None,) * CHANNELS
+        )
+        chain = self.loop.chain
+        if chain is None:
+            chain = make_chain(self.session, description, np.dtype(np.float32))
+        header = stream_header(name="x", type="EEG", channels=LABELS, format="float32", nominal_srate=SRATE)
+        self.ring = chain.ring
+        self.loop.inlet.receiving = Receiving(header, self.ring, self.ring.written)
+        self.inbox.put(Found(self.loop.inlet, chain, self.ring.written))
+
+    def send(self, count, jitter=0.0, missing=0):
+        """As an acquire thread does: what has no room is dropped."""
+        self.count += missing
+        while count:
+            slot, room = self.ring.room()
+            if room == 0:
+                self.ring.overrun(time.monotonic() + 1e9)
+                self.count += count
+                return
+            part = min(count, room, self.ring.most_at_once)
+            voltage = self.random.normal(0, 5, (part, CHANNELS)) + self.random.normal(0, 20, (part, 1))
+            voltage[self.random.random(part) < 0.05, self.random.integers(CHANNELS)] -= 200
+            late = self.random.normal(0, jitter) if jitter else 0.0
+            self.ring.samples[slot : slot + part] = voltage
+            self.ring.times[slot : slot + part] = (self.count + np.arange(part)) / SRATE + late
+            self.ring.commit(part, self.loop.clock())
+            self.count += part
+            count -= part
+            self.be_recorded()
+
+    def be_recorded(self):
+        """The test is faster than time; a recorder must not be lapped by that."""
+        if (recorder := self.loop.recordings._recorder) is not None:
+            wait_until(lambda: recorder.is_alive() and self.ring.written == at(recorder, self.ring))
+
+    def turn(self, count=1):
+        for _ in range(count):
+            self.loop.turn(HANDLERS)
+
+    def catch_up(self):
+        before = None
+        while before != (before := (self.loop.seq, self.ring.consumed)):
+            self.turn()
+
+    def ask(self, name, /, **arguments):
+        self.replies.append(Future())
+        self.inbox.put(Command(name, arguments, self.replies[-1]))
+
+    def end(self):
+        """Returns the recording, and how many bins were answered."""
+        self.catch_up()
+        self.loop.recordings.end()
+        self.loop.close()
+        (path,) = self.loop.recordings._folder.glob("*.xdf")
+        return path
+
+
+def something(live, random):
+    """One of the things that may come from outside."""
+    match random.integers(16):
+        case 0 | 1:
+            live.ask("label", label=str(random.choice(["a", "b"])))
+        case 2:
+            start = live.count / SRATE + random.uniform(-0.3, 0.3)
+            live.inbox.put(MarkerLabel("a", start, start + 0.1))
+        case 3:
+            live.ask("rereference_mode", mode=str(random.choice(["incremental", "forgetting", "frozen"])), ridge=0.1)
+        case 4:
+            live.ask("rereference_fit", seconds=0.05)
+        case 5:
+            matrix = random.normal(0, 0.1, (CHANNELS, CHANNELS)) * (1 - np.eye(CHANNELS))
+            live.ask("rereference_load", weights=matrix.tobytes(), shape=[CHANNELS, CHANNELS])
+        case 6 | 7:
+            state, role = str(random.choice(["carry", "reprime", "cold"])), str(random.choice(["active", "shadow"]))
+            live.ask(
+                "decoder_load",
+                **loading(data=weights(trained(lessons=int(random.integers(3)))), state=state, role=role),
+            )
+        case 8:
+            live.ask("decoder_rollback")
+        case 9:
+            live.ask("decoder_promote", name=str(random.choice(["two", "reach"])))
+        case 10:  # the stream was lost, and is back
+            live.count += int(random.integers(200))
+            live.connect()
+        case 11:
+            live.ask("stop")
+            live.turn()
+            live.count += int(random.integers(100))
+            live.ask("start")
+            live.turn()
+            live.connect()
+        case 12:
+            live.send(int(random.integers(1, 30)), missing=int(random.integers(1, 120)))
+        case 13:  # the loop is held up until the ring is full
+            live.send(1100)
+        case 14:
+            time.sleep(0.005)
+        case 15:
+            live.ask("label", label="nothing")
+
+
+@pytest.fixture(autouse=True)
+def _quick_recorder(monkeypatch):
+    monkeypatch.setattr("neuroloop.session.recorder.TURN_S", 0.0005)
+    monkeypatch.setattr("tests.processes.PAUSE_S", 0.0005)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_whatever_comes_at_whatever_moment_the_replay_is_the_same(tmp_path, seed):
+    random = np.random.default_rng(seed)
+    live = Live(tmp_path)
+    jitter = float(random.choice([0.0, 0.002]))
+    for _ in range(250):
+        live.send(int(random.integers(1, 60)), jitter)
+        if random.random() < 0.25:
+            something(live, random)
+        live.turn(int(random.integers(3)))
+        if random.random() < 0.1:
+            time.sleep(0.003)  # what works beside the loop is done at last
+    path = live.end()
+    verdict = verify(path)
+    assert verdict.first is None, str(verdict.first)
+    assert verdict.ended is None
+    assert verdict.is_identical
+    assert verdict.predictions == len(live.publisher.predictions) > 150
+
+
+def test_a_headset_with_jitter_is_replayed_to_the_bit(tmp_path):
+    live = Live(tmp_path, **HEADSET)
+    for number in range(200):
+        live.send(16, jitter=0.004)
+        live.turn(2)
+        if number % 20 == 19:
+            live.ask("label", label="ab"[number // 20 % 2])
+    path = live.end()
+    assert {p["label"] for p in live.publisher.predictions} > {"a"}
+    assert verify(path).is_identical
+
+
+def test_the_guard_of_a_slow_decoder_acts_at_the_same_bin_in_the_replay(tmp_path):
+    live = Live(tmp_path, decoders=[{"name": "one", "budget_ms": 1e-6, "overrun_bins": 3}])
+    live.send(400)
+    live.catch_up()
+    live.ask("decoder_load", **loading())
+    while live.loop.chain.decoders.active.name != "one" or not live.replies[-1].done():
+        live.send(20)
+        live.turn(2)
+    for _ in range(6):
+        live.send(20)
+        live.turn(2)
+    versions = [p["model"]["name"] for p in live.publisher.predictions]
+    assert versions.count("reach") > 0
+    assert versions[-1] == "one"  # the guard has gone back
+    assert verify(live.end()).is_identical
+
+
+def test_a_recording_that_began_while_the_session_ran_is_refused_with_the_reason(tmp_path):
+    live = Live(tmp_path, recording={"automatic": False, "least_free_mb": 0})
+    live.send(200)
+    live.catch_up()
+    live.ask("recording_start")
+    live.turn()
+    live.replies[-1].result(10)
+    live.send(200)
+    with pytest.raises(ModelError, match="began while the session was running"):
+        verify(live.end())
