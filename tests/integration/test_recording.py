@@ -162,7 +162,7 @@ def test_a_recording_starts_and_stops_on_request_with_the_samples_between(counts
     assert counts.command("recording_start")["state"] == "recording"
     with pytest.raises(Refused, match="is running; stop it first"):
         counts.command("recording_start")
-    on_disk(counts, control=2)
+    on_disk(counts, control=3)
     source.push(counting(200, first=200))
     counts.bins(20)
     first = counts.command("recording_stop")

@@ -61,6 +61,7 @@ def test_a_recording_is_started_annotated_stopped_described_fetched_by_range_and
     assert np.isclose(raw["last"] - raw["first"], 0.199)
     assert (described["is_closed"], described["damage"], described["lost"]) == (True, [], [])
     assert described["session"]["name"] == unique_name
+    assert described["made_by"]["packages"]["numpy"] == np.__version__
     client.delete_recording(name)
     assert client.recordings() == []
 

@@ -19,7 +19,9 @@ def describe(path: Path) -> dict[str, Any]:
     lost: what the recorder could not write, as it says itself. damage: what cannot be read.
     """
     with open_xdf(path) as file:
-        begun = next((note for note in notes(file) if note["kind"] == "session"), None)
+        found = list(notes(file))
+        begun = next((note for note in found if note["kind"] == "session"), None)
+        made_by = next((note for note in found if note["kind"] == "made_by"), {})
         return {
             "name": path.stem,
             "bytes": file.index.size,
@@ -27,6 +29,7 @@ def describe(path: Path) -> dict[str, Any]:
             "damage": [str(damage) for damage in file.damage],
             "streams": [_stream(stream) for stream in file.streams],
             "session": None if begun is None else begun["settings"],
+            "made_by": {key: made_by[key] for key in ("python", "machine", "packages") if key in made_by},
             "lost": losses(file),
         }
 

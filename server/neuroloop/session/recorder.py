@@ -9,17 +9,20 @@ but the last moment.
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import threading
 from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
 import structlog
 from pylsl import local_clock
 
+from neuroloop import __version__
 from neuroloop.config import RecordingSettings
 from neuroloop.errors import Conflict, NeuroloopError
 from neuroloop.recording.writer import XdfWriter
@@ -33,9 +36,16 @@ SYNC_S = 0.5
 LOOK_S = 1.0
 BOUNDARY_S = 10.0
 BEHIND_S = 2.0
+PACKAGES = ("numpy", "numba", "scipy", "pylsl")
 
 State = Literal["starting", "recording", "stopped", "failed"]
 MakeWriter = Callable[[Path], XdfWriter]
+
+
+def made_by() -> dict[str, Any]:
+    """What bits depend on: the packages and the machine."""
+    packages = {"neuroloop": __version__} | {name: metadata.version(name) for name in PACKAGES}
+    return {"python": platform.python_version(), "machine": platform.machine(), "packages": packages}
 
 
 class Recorder(threading.Thread):
@@ -144,6 +154,7 @@ class Recorder(threading.Thread):
         self._writer = self._make_writer(self.path)
         self._inode = self.path.stat().st_ino
         self._streams = OwnStreams(self._writer, self._session)
+        self._streams.note(local_clock(), {"kind": "made_by", **made_by()})
         self.state = "recording"
         self.opened.set_result(self.describe())
 

@@ -123,6 +123,9 @@ class Recordings:
             is_fresh=loop.chain is None,
             decoders=None if loop.chain is None else loop.chain.decoders.describe(),
         )
+        if loop.chain is not None and loop.chain.rereferencing is not None:
+            weights = loop.chain.rereferencing.weights
+            loop.journal.note("rereference", version=weights.version, source=weights.source, weights=weights.matrix)
         recorder.opened.add_done_callback(lambda opened: self._in_loop(lambda: self._tell_opened(opened, recorder)))
         recorder.closed.add_done_callback(lambda _: self._in_loop(lambda: self._tell_closed(recorder)))
         recorder.start()
