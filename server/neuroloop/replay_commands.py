@@ -92,6 +92,8 @@ def _tell(recording: Path, verdict: Verdict) -> None:
     for trouble in (verdict.first, verdict.ended):
         if trouble is not None:
             typer.echo(str(trouble))
+    if verdict.others and not verdict.is_identical:
+        typer.echo(f"it was recorded with {'; '.join(verdict.others)}")
     if verdict.lost:
         typer.echo(f"the recording lacks {verdict.lost} samples, by its own table")
 

@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuroloop.recording.reader import open_xdf
-from neuroloop.recording.recorded import RecordedSession
+from neuroloop.recording.recorded import Note, RecordedSession
 from neuroloop.recording.replay import Diverged, Replay
 from neuroloop.recording.replay_journal import ReplayJournal
+from neuroloop.session.recorder import made_by
 
 OF_THE_CLOCK = ("age_ms", "latency_ms")
 STAGES = {"time": "clock", "samples": "timeline", "gap": "timeline", "rereference": "rereference"}
@@ -41,7 +42,10 @@ class Difference:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a replay came to. predictions: compared; missing: recorded, and not replayed; seconds: of wall time."""
+    """What a replay came to. predictions: compared; missing: recorded, and not replayed; seconds: of wall time.
+
+    others: packages and machines that are not those of the recording.
+    """
 
     predictions: int
     rates: int
@@ -52,6 +56,7 @@ class Verdict:
     data_s: float
     seconds: float
     lost: int
+    others: list[str]
 
     @property
     def is_identical(self) -> bool:
@@ -156,6 +161,14 @@ def _same_bits(one: NDArray[np.float32], other: NDArray[np.float32]) -> bool:
     return one.shape == other.shape and bool((one.view(np.uint32) == other.view(np.uint32)).all())
 
 
+def _others(recorded: RecordedSession) -> list[str]:
+    then: Note = next((note for note in recorded.notes if note["kind"] == "made_by"), {})
+    here = made_by()
+    pairs = {"python": (then.get("python"), here["python"]), "machine": (then.get("machine"), here["machine"])}
+    pairs |= {name: (then.get("packages", {}).get(name), version) for name, version in here["packages"].items()}
+    return [f"{name} {was}, here {now}" for name, (was, now) in pairs.items() if was != now]
+
+
 def verify(path: Path, speed: float | None = None) -> Verdict:
     """Replay a recording and compare. Raises ModelError for one that cannot be replayed."""
     with open_xdf(path) as file:
@@ -182,4 +195,5 @@ def verify(path: Path, speed: float | None = None) -> Verdict:
             replay.samples / srate,
             seconds,
             sum(entry["count"] for entry in recorded.lost if entry["what"] == "samples"),
+            _others(recorded),
         )

@@ -212,6 +212,7 @@ def test_whatever_comes_at_whatever_moment_the_replay_is_the_same(tmp_path, seed
     assert verdict.ended is None
     assert verdict.is_identical
     assert verdict.predictions == len(live.publisher.predictions) > 150
+    assert verdict.others == []
 
 
 def test_a_headset_with_jitter_is_replayed_to_the_bit(tmp_path):
