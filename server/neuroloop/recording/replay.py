@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from neuroloop.config import SessionSettings, parse_session
 from neuroloop.errors import ModelError, StreamError
@@ -136,7 +137,8 @@ class Replay:
 
     def run(self, speed: float | None = None) -> None:
         """Until the last sample. speed: times real time; None: as fast as it goes. Raises ModelError."""
-        with _collected_by_loop():
+        # Weights that BLAS solves on several threads are not those of one, as in a session.
+        with _collected_by_loop(), threadpool_limits(1):
             try:
                 if self._recorded.begun["is_running"]:
                     self.loop.start()
