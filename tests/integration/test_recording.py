@@ -80,7 +80,7 @@ def test_jittered_timestamps_are_recorded_as_they_came_and_not_as_they_were_smoo
     times = start + np.arange(60) * 0.01 + jitter
     for number, time in enumerate(times):
         source.outlet.push_chunk(counting(10, first=10 * number), time)
-    recorded.bins(25)
+    recorded.until(lambda: recorded.command("status")["stream"]["samples"] == 600, "all samples")
     recorded.command("recording_stop")
     stream = read(path_of(recorded))[unique_name]
     np.testing.assert_allclose(stream["time_stamps"][9::10], times, atol=1e-12)
