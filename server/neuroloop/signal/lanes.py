@@ -22,10 +22,12 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from neuroloop.compiled import has_avx512
+
 VECTOR_BYTES = 64
 WIDTH = 32  # the widths of tiles are multiples of it, and it is a multiple of the lanes of a group of either type
 # Vectors of a group, and rows of a product that are summed side by side: what fits 32 registers, of 64 bytes, or 16.
-VECTORS, ROWS = (2, 8) if binding.get_host_cpu_features().get("avx512f", False) else (1, 4)
+VECTORS, ROWS = (2, 8) if has_avx512() else (1, 4)
 
 _INDEX = ir.IntType(64)
 _LANE = ir.IntType(32)
