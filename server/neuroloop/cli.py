@@ -20,6 +20,7 @@ from neuroloop import (
     token_commands,
 )
 from neuroloop.cli_errors import one_line_errors
+from neuroloop.doctor_commands import doctor
 from neuroloop_sources.cli import play, simulate
 
 app = typer.Typer(
@@ -42,6 +43,7 @@ app.add_typer(recording_commands.app, name="recordings")
 app.command()(simulate)
 app.command()(play)
 app.command()(replay_commands.replay)
+app.command()(doctor)
 
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="The server's configuration.")]
 

@@ -76,3 +76,12 @@ def has_avx512() -> bool:
     if target is None:
         return bool(binding.get_host_cpu_features().get("avx512f", False))
     return target == "x86-64-v4"
+
+
+def is_compiled(kernel: Any) -> bool:
+    """Whether compiled code of this kernel is kept for the processor that is compiled for."""
+    kept = kernel._cache
+    if not isinstance(kept, FunctionCache):
+        return False
+    target = kernel.targetctx.codegen().magic_tuple()
+    return any(key[1] == target for key in kept._cache_file._load_index())
