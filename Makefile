@@ -3,7 +3,7 @@ BIN := .venv/bin
 DATA := $(wildcard ../shared/data)
 export NEUROLOOP_DATA ?= $(if $(DATA),$(abspath $(DATA)))
 
-.PHONY: setup demo compile test lint bench clean
+.PHONY: setup demo compile test image-test lint bench clean
 
 setup: .venv/installed
 
@@ -27,7 +27,11 @@ compile: setup
 
 test: setup
 	@$(MAKE) --no-print-directory --output-sync -j 2 lint compile
-	$(BIN)/pytest -n 3 --dist worksteal $(ARGS)
+	$(BIN)/pytest -n 3 --dist worksteal -m "not image" $(ARGS)
+
+# Builds docker/Dockerfile and runs it, without a container engine; tests/e2e/image.py says what it needs and takes.
+image-test: setup
+	$(BIN)/pytest -m image tests/e2e $(ARGS)
 
 # The numerics beside the peers', which get environments of their own in build/peers; ARGS="latency", "peers" or "gpu"
 # with their options for the other benchmarks, ARGS="--results FILE" to write the table into a Markdown file.

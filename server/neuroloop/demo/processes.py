@@ -17,16 +17,18 @@ from neuroloop.errors import Unavailable
 
 READY_S = 90.0  # the very first start compiles
 GRACE_S = 8.0
+PYTHON = (sys.executable, "-m")
 
 
 class Process:
     """`python -m MODULE ARGUMENTS`, in a process group of its own, so that Ctrl-C reaches the demo alone."""
 
-    def __init__(self, module: str, arguments: Sequence[str]) -> None:
+    def __init__(self, module: str, arguments: Sequence[str], program: Sequence[str] = PYTHON) -> None:
+        """program: what runs the module."""
         self.name = module
         self._errors = TemporaryFile()  # noqa: SIM115 - closed with the process
         self._process = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments],
+            [*program, module, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=self._errors,
