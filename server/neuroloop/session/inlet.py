@@ -27,6 +27,7 @@ from neuroloop.session.streams import GONE, StreamDescription, describe, find
 InletState = Literal["searching", "connected", "stalled", "lost", "refused"]
 PULL_TIMEOUT_S = 0.1
 CLOCK_INTERVAL_S = 5.0
+SEARCH_S = 1.0  # liblsl asks known peers half a second after it asked by multicast, if its file does not say otherwise
 ALL_ANSWER_S = 0.3
 AGAIN_S = 0.5
 OVERFLOW_SAMPLES = 256
@@ -143,7 +144,7 @@ class SampleInlet(threading.Thread):
         return clock.offset if clock is not None else 0.0
 
     def end(self) -> None:
-        """Ask the thread to end; it does within a fraction of a second."""
+        """Ask the thread to end; it does within a second or so."""
         self._ended.set()
 
     def run(self) -> None:
@@ -166,9 +167,10 @@ class SampleInlet(threading.Thread):
         selector: StreamSelector = self._settings
         if self._known is not None and self._known.source_id:
             selector = self._settings.model_copy(update={"source_id": self._known.source_id})
-        found = find(selector, len(self._refused) + 1, AGAIN_S)
+        found = find(selector, len(self._refused) + 1, SEARCH_S)
         if found and self._known is None:
-            found = find(selector, len(self._refused) + 2, ALL_ANSWER_S)
+            others = find(selector, len(self._refused) + 2, ALL_ANSWER_S)
+            found = list({info.uid(): info for info in (*found, *others)}.values())
         if not found:
             self._refused.clear()
             self.state = "searching" if self._known is None else "lost"
@@ -334,7 +336,7 @@ class MarkerInlet(threading.Thread):
         run_at(Level.SESSION)
         while not self._ended.is_set():
             try:
-                found = find(self._settings.stream, 1, AGAIN_S)
+                found = find(self._settings.stream, 1, SEARCH_S)
                 if found:
                     self._stream(found[0])
             except GONE:

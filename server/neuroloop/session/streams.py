@@ -18,6 +18,7 @@ from neuroloop.errors import StreamError
 # A stream that cannot be talked to any more. pylsl's TimeoutError is one of its own, not the built-in.
 GONE = (LostError, TimeoutError, InternalError)
 MOST_FOUND = 1024
+PEERS_AFTER_S = "0.05"  # known peers are asked so long after it was asked by multicast; by default half a second
 OF_THEIR_OWN = ("label", "unit", "location")  # elements that have a field of the description
 DEEPEST = 3  # elements within elements of a channel's description that are looked at
 FORMATS = {1: "float32", 2: "double64", 3: "string", 4: "int32", 5: "int16", 6: "int8", 7: "int64"}
@@ -175,6 +176,7 @@ def configure_lsl(settings: LslSettings) -> None:
         lab["SessionID"] = settings.session_id
     if settings.known_peers:
         lab["KnownPeers"] = "{" + ", ".join(settings.known_peers) + "}"
+        sections["tuning"] = {"MulticastMinRTT": PEERS_AFTER_S}
     if lab:
         sections["lab"] = lab
     if not sections:
