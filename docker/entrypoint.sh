@@ -4,12 +4,14 @@
 set -eu
 
 if [ -n "${LSL_KNOWN_PEERS:-}${LSL_SESSION_ID:-}" ]; then
-  LSLAPICFG=$(mktemp -d)/lsl_api.cfg || LSLAPICFG=$(mktemp -d -p .)/lsl_api.cfg
+  folder=${TMPDIR:-/tmp}
+  if [ -w "$folder" ]; then LSLAPICFG=$(mktemp -d -p "$folder")/lsl_api.cfg; else LSLAPICFG=$PWD/.lsl_api.cfg; fi
   peers=$(echo "${LSL_KNOWN_PEERS:-}" | tr ',' ' ' | xargs | sed 's/ /, /g')
   {
     echo "[lab]"
     [ -z "${LSL_SESSION_ID:-}" ] || echo "SessionID = $LSL_SESSION_ID"
-    [ -z "$peers" ] || echo "KnownPeers = {$peers}"
+    # Peers are asked soon after multicast, not half a second later.
+    [ -z "$peers" ] || printf 'KnownPeers = {%s}\n[tuning]\nMulticastMinRTT = 0.05\n' "$peers"
   } > "$LSLAPICFG"
   export LSLAPICFG
 fi

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from tests.processes import wait_until
 
-from neuroloop.demo.processes import Process
+from neuroloop.demo.processes import PYTHON, Process
 
 pytestmark = [pytest.mark.image, pytest.mark.timeout(1800)]
 
@@ -28,26 +28,39 @@ with Client("http://127.0.0.1:8765") as client:
 
 
 @pytest.fixture
-def two_hosts(image, hosts, lsl_session_id, unique_name, tmp_path):
-    """An outlet on the left host. Returns what makes the command line of a container on the right one."""
+def settings(hosts, unique_name):
+    """Of a server, for the stream of an outlet on the left host."""
     session = {
         "name": "two-hosts",
         "stream": {"name": unique_name},
         "markers": [{"stream": {"name": f"{unique_name}-markers"}, "window": [0.0, 0.5]}],
         "classes": ["right", "up-right", "up", "up-left", "left", "down-left", "down", "down-right"],
     }
-    settings = {"folder": "/var/lib/neuroloop", "outlive_s": 0, "sessions": [session]}
-    (tmp_path / "server.yaml").write_text(yaml.safe_dump(settings))
+    outlet = ["simulate", "--json", "--name", unique_name, "--source-id", unique_name, "--channel-count", "32"]
+    with Process("neuroloop_sources", outlet, ["ip", "netns", "exec", hosts.left, *PYTHON]) as source:
+        source.json_line()
+        yield {"outlive_s": 0, "sessions": [session]}
+
+
+@pytest.fixture
+def two_hosts(image, hosts, settings, lsl_session_id, tmp_path):
+    """What makes the command line of a container on the right host."""
+    (tmp_path / "server.yaml").write_text(yaml.safe_dump(settings | {"folder": "/var/lib/neuroloop"}))
 
     def program(**environment):
         variables = {"LSL_SESSION_ID": lsl_session_id} | environment
         files = {tmp_path / "server.yaml": INSIDE}
         return image.program(tmp_path, environment=variables, files=files, namespace=hosts.right)
 
-    outlet = ["simulate", "--json", "--name", unique_name, "--channel-count", "32"]
-    with Process("neuroloop_sources", outlet, ["ip", "netns", "exec", hosts.left, sys.executable, "-m"]) as source:
-        source.json_line()
-        yield program
+    return program
+
+
+def read_labels(hosts):
+    """Fifty predictions from the first label on, as a client on the right host gets them, and the session's status."""
+    told = json.loads(hosts.run(hosts.right, sys.executable, "-c", READER, timeout=300).stdout)
+    first = told["answers"][0]["seq"]
+    assert [answer["seq"] for answer in told["answers"]] == list(range(first, first + 50))
+    assert told["status"]["stream"]["state"] == "connected"
 
 
 def examine(image, program):
@@ -72,13 +85,19 @@ def test_labels_come_from_the_other_hosts_stream_and_the_container_is_healthy(im
     program = two_hosts(LSL_KNOWN_PEERS=hosts.left_address)
     with Process(image.entrypoint, ["serve", INSIDE], program) as server:
         assert server.line("neuroloop listening on ").split()[-1] == "http://127.0.0.1:8765"
-        told = json.loads(hosts.run(hosts.right, sys.executable, "-c", READER, timeout=300).stdout)
+        read_labels(hosts)
         health = subprocess.run([*two_hosts(), *image.config["Healthcheck"]["Test"][1:]])
     assert health.returncode == 0
-    assert len(told["answers"]) == 50
-    first = told["answers"][0]["seq"]
-    assert [answer["seq"] for answer in told["answers"]] == list(range(first, first + 50))
-    assert told["status"]["stream"]["state"] == "connected"
     wait_until(lambda: not server.running, "the end of the container")
     dead = subprocess.run([*two_hosts(), *image.config["Healthcheck"]["Test"][1:]], stderr=subprocess.DEVNULL)
     assert dead.returncode != 0
+
+
+def test_a_peer_that_liblsls_own_file_names_is_found(hosts, settings, lsl_session_id, tmp_path):
+    file, config = tmp_path / "lsl_api.cfg", tmp_path / "server.yaml"
+    file.write_text(f"[lab]\nSessionID = {lsl_session_id}\nKnownPeers = {{{hosts.left_address}}}\n")
+    config.write_text(yaml.safe_dump(settings | {"folder": str(tmp_path / "data")}))
+    program = ["ip", "netns", "exec", hosts.right, "env", f"LSLAPICFG={file}", *PYTHON]
+    with Process("neuroloop", ["serve", str(config)], program) as server:
+        server.line("neuroloop listening on ")
+        read_labels(hosts)

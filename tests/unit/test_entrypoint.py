@@ -35,7 +35,7 @@ def test_without_peers_or_a_session_liblsls_own_configuration_holds(start):
 @pytest.mark.parametrize("peers", ["amplifier,192.0.2.5", "amplifier 192.0.2.5", " amplifier,  192.0.2.5 "])
 def test_peers_of_the_environment_become_liblsls(start, peers):
     _, file = start("serve", LSL_KNOWN_PEERS=peers)
-    assert Path(file).read_text() == "[lab]\nKnownPeers = {amplifier, 192.0.2.5}\n"
+    assert Path(file).read_text() == ("[lab]\nKnownPeers = {amplifier, 192.0.2.5}\n[tuning]\nMulticastMinRTT = 0.05\n")
 
 
 def test_a_session_of_the_environment_becomes_liblsls(start):
