@@ -29,6 +29,7 @@ class CovarianceFrontEnd:
     rereference = None
     calibrated = True
     device = "cpu"
+    gpu_memory_bytes = 0
 
     def __init__(
         self, session: SessionSettings, settings: CovarianceSettings, nominal_srate: float, channels: tuple[str, ...]

@@ -117,6 +117,10 @@ class FrontEnd(Protocol):
     device: str
 
     @property
+    def gpu_memory_bytes(self) -> int:
+        """On a GPU, and pinned for it."""
+
+    @property
     def rereference(self) -> WeightExchange | None:
         """What the weights are exchanged through, where there is a rereference."""
 
@@ -152,6 +156,7 @@ class Broadband:
     """Raw electrode voltage -> spikes per second of each channel."""
 
     device = "cpu"
+    gpu_memory_bytes = 0
 
     def __init__(
         self, session: SessionSettings, settings: BroadbandSettings, nominal_srate: float, channels: tuple[str, ...]
@@ -225,6 +230,7 @@ class Counts:
 
     rereference: RereferenceStage | None = None
     device = "cpu"
+    gpu_memory_bytes = 0
     settle_s = 0.0
     calibrated = True
 
@@ -271,6 +277,7 @@ class Bandpower:
 
     calibrated = True
     device = "cpu"
+    gpu_memory_bytes = 0
 
     def __init__(
         self, session: SessionSettings, settings: BandpowerSettings, nominal_srate: float, channels: tuple[str, ...]

@@ -18,6 +18,7 @@ from neuroloop.api import (
     info,
     labels,
     loading,
+    metrics,
     models,
     open_inference,
     predictions,
@@ -102,6 +103,7 @@ def create_app(
     app.state.alias_followers = []
     for module in (
         info,
+        metrics,
         sessions,
         labels,
         predictions,

@@ -31,6 +31,11 @@ class Hub:
         """The bin after the newest one."""
         return self._history.next_seq
 
+    @property
+    def subscribers(self) -> set[Subscriber]:
+        """Of any topic."""
+        return {subscriber for of_topic in self._subscribers.values() for subscriber in of_topic}
+
     def publish(self, message: Message) -> None:
         """Give a message to those who subscribe its topic; called in the event loop, never waits."""
         self._history.add(message)
@@ -82,7 +87,7 @@ class Hub:
     def close(self) -> None:
         """End every subscription, those to come too."""
         self._closed = True
-        for subscriber in {s for subscribers in self._subscribers.values() for s in subscribers}:
+        for subscriber in self.subscribers:
             subscriber.close()
 
     def latest(self, model: str | None = None) -> Message | None:

@@ -79,6 +79,11 @@ class Subscriber(ABC):
                 self._waits = False
         return message
 
+    @property
+    @abstractmethod
+    def behind(self) -> int:
+        """Messages that wait for it."""
+
     @abstractmethod
     def resume(self, seq: int) -> None:
         """Go back to a bin, or as far as the history goes."""
@@ -99,6 +104,10 @@ class HistoryReader(Subscriber):
         self._behind = 0  # messages of its own from its position on
         self._resumes = False
         self._lagged: Message | None = None
+
+    @property
+    def behind(self) -> int:
+        return self._behind
 
     def resume(self, seq: int) -> None:
         history = self._history
@@ -149,6 +158,10 @@ class LatestReader(Subscriber):
     def __init__(self, history: History, topics: Collection[str], policy: Policy, write: Write | None) -> None:
         super().__init__(history, topics, policy, write)
         self._newest: dict[tuple[str, str | None], Message] = {}
+
+    @property
+    def behind(self) -> int:
+        return len(self._newest)
 
     def resume(self, seq: int) -> None:
         for position in range(self._history.position_of(seq), self._history.end):

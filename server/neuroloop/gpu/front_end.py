@@ -104,6 +104,11 @@ class TorchBroadband:
         return self._values
 
     @property
+    def gpu_memory_bytes(self) -> int:
+        """Bytes on the device and pinned for it; 0 where PyTorch runs on the CPU."""
+        return self.chain.memory_bytes if self.chain.device.is_cuda else 0
+
+    @property
     def calibrated(self) -> bool:
         return self.chain.calibrated
 

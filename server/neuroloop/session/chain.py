@@ -43,6 +43,7 @@ class Chain:
     decoders: Decoders
     history: RateHistory
     outlets: Outlets | None
+    gpu_memory_bytes: int = 0
     memory_bytes: int = 0  # of all arrays when the chain was made; past weights come on top, see `KEPT_BYTES`
 
     def restart(self, count: int) -> None:
@@ -166,6 +167,7 @@ def make_chain(session: SessionSettings, description: StreamDescription, dtype: 
     )
     chain.ring.wanted = pipeline.block_samples
     chain.memory_bytes = array_bytes(chain)
+    chain.gpu_memory_bytes = pipeline.front_end.gpu_memory_bytes
     return chain
 
 

@@ -18,6 +18,7 @@ from neuroloop.models.base import Scores
 from neuroloop.pipeline import Bin
 from neuroloop.session.guard import Guard
 from neuroloop.session.journal import Journal
+from neuroloop.session.latency import Histogram
 from neuroloop.session.loading import Needs, check_fit
 from neuroloop.session.messages import BinTime
 from neuroloop.session.recent import RecentBins, RecentLessons
@@ -48,6 +49,7 @@ class Decoders:
         self.shadows = {running.name: Shadow(session, running, guard(running.name)) for running in shadows}
         self.bins = RecentBins(needs.features)
         self.lessons = RecentLessons()
+        self.histogram = Histogram()  # of the active decoder's answers
         self._session = session
         self._new_guard = guard
         self._guard = guard(active.name)
@@ -87,6 +89,7 @@ class Decoders:
         if scores is None:
             return None, FAILED
         self.active.latency.add(self.active.predict_ms)
+        self.histogram.add(self.active.predict_ms)
         return scores, scores.reason
 
     def _ask(self, rates: Any, number: int) -> Scores | None:

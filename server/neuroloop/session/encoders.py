@@ -72,6 +72,11 @@ class Encoders:
         for reply in list(self._replies):
             self._refuse(reply, Conflict("the session ended before the encoder was exchanged"))
 
+    @property
+    def waiting(self) -> int:
+        """Bins and exchanges in the thread's queue."""
+        return 0 if self._thread is None else self._thread.waiting
+
     def show(self, outcome: Bin, time: BinTime) -> None:
         """Hand a bin over that the decoders have answered."""
         chain = self._loop.chain
@@ -172,6 +177,7 @@ class Encoders:
     def _exchanged(self, by: str, facts: dict[str, Any], detail: str, reply: Future[Any]) -> None:
         loop = self._loop
         self._replies.discard(reply)
+        loop.health.tally.swaps += 1
         loop.event("encoder_swapped", detail, by=by, **facts)
         assert loop.chain is not None
         receipts = loop.swaps.receipts

@@ -108,6 +108,11 @@ class Inbox:
         self._items.append(item)
         self.wake()
 
+    @property
+    def waiting(self) -> int:
+        """Messages that the loop has not taken."""
+        return len(self._items)
+
     def wake(self) -> None:
         """Wake the loop; more than once is once."""
         try:

@@ -22,11 +22,11 @@ from neuroloop.session import messages
 from neuroloop.session.blocks import Block, Hole
 from neuroloop.session.chain import Chain, make_chain
 from neuroloop.session.encoders import Encoders
+from neuroloop.session.figures import Figures
 from neuroloop.session.inbox import Call, Command, Crash, End, Found, Inbox, MarkerLabel, Notice
 from neuroloop.session.inlet import MarkerInlet, SampleInlet
 from neuroloop.session.journal import Journal
 from neuroloop.session.labels import Labels
-from neuroloop.session.latency import Latency
 from neuroloop.session.markers import marker_inlets
 from neuroloop.session.messages import BinTime, Health
 from neuroloop.session.priority import Place
@@ -36,7 +36,6 @@ from neuroloop.session.ring import Ring
 from neuroloop.session.streams import StreamDescription
 from neuroloop.session.swaps import Swaps
 from neuroloop.session.teaching import Teaching
-from neuroloop.session.watch import Watch
 
 log = structlog.get_logger(__name__)
 
@@ -77,12 +76,11 @@ class Loop:
         self.markers: list[MarkerInlet] = []
         self.run_is_new = True
         self._ending = False
-        self._latency = Latency(("stream", "process", "age"))
         self._bin_missing = self._bin_nonfinite = 0
         self._hole: Hole | None = None
         self._second = clock() + 1.0
-        self._watch: Watch | None = None
         self._place = Place()
+        self.figures = Figures(self)
         self.swaps = Swaps(self)
         self.encoders = Encoders(self, publish)
         self.teaching = Teaching(self)
@@ -230,7 +228,7 @@ class Loop:
                 before.end()
                 self.event("session_started", "another stream than before: weights and unloaded decoders start anew")
             self._tell_of_decoders()
-            self._watch = Watch(chain, self.health)
+            self.figures.begin(chain)
         chain.restart(start)
         self.journal.place.given = start
         self._hole, self._bin_missing, self._bin_nonfinite = None, 0, 0
@@ -307,9 +305,7 @@ class Loop:
         )
         self._answer_bin(chain, outcome, time)
         process_ms = 1000 * (self.clock() - arrival)
-        self._latency.add(1000 * (arrival - newest), process_ms, 1000 * (now - newest))
-        if self._watch is not None:
-            self._watch.bin(process_ms)
+        self.figures.bin(1000 * (arrival - newest), process_ms, 1000 * (now - newest))
         self.swaps.after_bin(process_ms)
         if self._bin_missing:
             self._count_gap(self._bin_missing, time.seq)
@@ -359,8 +355,7 @@ class Loop:
 
     def _lose(self, samples: int) -> None:
         self.swaps.receipts.lost(samples)
-        if self._watch is not None:
-            self._watch.lost(samples)
+        self.figures.lost(samples)
 
     def _clock_offset(self) -> float:
         return self.journal.clock_offset(0.0 if self.inlet is None else self.inlet.clock_offset)
@@ -384,21 +379,13 @@ class Loop:
 
     def publish_status(self) -> dict[str, Any]:
         """Tell subscribers how things are; returns the same."""
-        status = self.status()
+        status = self.figures.status()
         self._publish(b"status", status)
         return status
 
-    def status(self) -> dict[str, Any]:
-        self.health.labels, self.health.latency = self.labels.tally, self._latency.summary()
-        status = messages.status(self.session, self.health, self.inlet, self.chain, self.seq, self.clock())
-        return status | self.encoders.describe() | {"recording": self.recordings.describe()}
-
     def _every_second(self, now: float) -> None:
         self._second = max(self._second + 1.0, now)
-        if self._watch is not None:
-            for name, detail, facts in self._watch.second():
-                self.event(name, detail, **facts)
-        for name, detail, facts in self.recordings.second():
+        for name, detail, facts in (*self.figures.second(), *self.recordings.second()):
             self.event(name, detail, **facts)
         self.publish_status()
         gc.collect(1)

@@ -26,6 +26,7 @@ class Tally:
     gaps: int = 0
     missing_samples: int = 0
     nonfinite_samples: int = 0
+    swaps: int = 0
 
 
 @dataclass(slots=True)
@@ -155,6 +156,7 @@ def status(
         "gaps": tally.gaps,
         "missing_samples": tally.missing_samples,
         "nonfinite_samples": tally.nonfinite_samples,
+        "swaps": tally.swaps,
         "latency_ms": health.latency,
         "bin_ms": session.bin_ms,
         "classes": list(session.classes),
@@ -167,6 +169,7 @@ def status(
         "labels": health.labels,
         "device": None,
         "memory_bytes": 0,
+        "gpu_memory_bytes": 0,
         "memory_bytes_per_channel": 0,
         "detail": health.detail,
     }
@@ -177,6 +180,7 @@ def status(
         message["decoders"] = chain.decoders.describe()
         message["device"] = pipeline.front_end.device
         message["memory_bytes"] = chain.memory_bytes
+        message["gpu_memory_bytes"] = chain.gpu_memory_bytes
         message["memory_bytes_per_channel"] = round(chain.memory_bytes / len(pipeline.channels))
         if chain.rereferencing is not None:
             message["rereference"] = {"version": chain.rereferencing.weights.version, "mode": chain.rereferencing.mode}

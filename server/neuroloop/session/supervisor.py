@@ -107,6 +107,11 @@ class SessionProcess:
         """Where the process runs, if that is known and not this machine."""
         return None if self._launched is None else self._launched.node
 
+    @property
+    def waiting(self) -> int:
+        """Commands that wait for their answers."""
+        return len(self._pending)
+
     async def start(self) -> None:
         """Start the process; `ready` is set when it answers and its results arrive. One that can't start has failed."""
         async with self._changing:

@@ -242,6 +242,7 @@ class Swaps:
             "current": now.identity(),
         }
         detail = f"{now.role} decoder {now.name!r}: {named(now)} from bin {loop.seq} on ({by})"
+        loop.health.tally.swaps += 1
         loop.event("decoder_swapped", detail, by=by, **facts)
         assert loop.chain is not None
         self.receipts.open(facts, reply, loop.clock(), loop.chain.pipeline.bin_samples)

@@ -69,8 +69,17 @@ class FakeSession:
             "state": self.state,
             "seq": self.seq + 1,
             "time": time.monotonic(),
-            "stream": {"state": "searching", "name": stream["name"]},
+            "stream": {"state": "searching", "name": stream["name"], "samples": 100 * self.ticks},
+            "bins": self.seq + 1,
+            "decoders": [{"name": d["name"], "role": d["role"]} for d in self.settings["decoders"]],
+            "histograms": self.histograms(),
         }
+
+    def histograms(self) -> dict:
+        """Every bin took 0.9 ms in each stage."""
+        bins = self.seq + 1
+        seen = {"counts": [0, bins, 0], "sum_ms": 0.9 * bins}
+        return {"edges_ms": [0.5, 1.0], "stages": dict.fromkeys(("stream", "process", "age"), seen)}
 
     def start(self) -> dict:
         return self.switch("running")

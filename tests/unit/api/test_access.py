@@ -23,6 +23,7 @@ EVERYBODY = "everybody"
 NEEDS = {
     "GET /healthz": EVERYBODY,
     "GET /readyz": EVERYBODY,
+    "GET /metrics": "viewer",
     "GET /v1/info": "viewer",
     "GET /v1/streams": "viewer",
     "GET /v1/schema/messages.json": "viewer",

@@ -1,0 +1,72 @@
+"""What is measured of a session's bins, and told once a second: latencies, queues, and what `watch` finds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from neuroloop.session import messages
+from neuroloop.session.chain import Chain
+from neuroloop.session.latency import EDGES_MS, Histogram, Latency
+from neuroloop.session.watch import Event, Watch
+
+if TYPE_CHECKING:
+    from neuroloop.session.loop import Loop
+
+STAGES = ("stream", "process", "age")
+
+
+class Figures:
+    """Of one session; called by its loop."""
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+        self._latency = Latency(STAGES)
+        self._histograms = {stage: Histogram() for stage in STAGES}
+        self._add = tuple(histogram.add for histogram in self._histograms.values())
+        self._watch: Watch | None = None
+
+    def begin(self, chain: Chain) -> None:
+        """Another stream."""
+        self._watch = Watch(chain, self._loop.health)
+
+    def bin(self, stream_ms: float, process_ms: float, age_ms: float) -> None:
+        """A bin was answered: how long its newest sample took to come, how long then the answer, its age at that."""
+        self._latency.add(stream_ms, process_ms, age_ms)
+        stream, process, age = self._add
+        stream(stream_ms)
+        process(process_ms)
+        age(age_ms)
+        if self._watch is not None:
+            self._watch.bin(process_ms)
+
+    def lost(self, samples: int) -> None:
+        """Samples were missed because this process was too slow."""
+        if self._watch is not None:
+            self._watch.lost(samples)
+
+    def second(self) -> Iterator[Event]:
+        """Events (name, text, facts) of the second that ended."""
+        if self._watch is not None:
+            yield from self._watch.second()
+
+    def status(self) -> dict[str, Any]:
+        """Everything that a person or a monitor wants to know."""
+        loop, chain = self._loop, self._loop.chain
+        loop.health.labels = loop.labels.tally
+        loop.health.latency = self._latency.summary()
+        status = messages.status(loop.session, loop.health, loop.inlet, chain, loop.seq, loop.clock())
+        told = {"histograms": self._told_histograms(chain), "queues": self._queues(chain)}
+        return status | told | loop.encoders.describe() | {"recording": loop.recordings.describe()}
+
+    def _told_histograms(self, chain: Chain | None) -> dict[str, Any]:
+        stages = self._histograms if chain is None else self._histograms | {"predict": chain.decoders.histogram}
+        return {"edges_ms": EDGES_MS, "stages": {stage: h.describe() for stage, h in stages.items()}}
+
+    def _queues(self, chain: Chain | None) -> dict[str, int]:
+        """What waits: messages for the loop, samples in the ring, bins for the shadows and for the encoders."""
+        waiting = {"inbox": self._loop.inbox.waiting, "encoders": self._loop.encoders.waiting}
+        if chain is not None:
+            waiting["ring"] = chain.ring.written - chain.ring.consumed
+            waiting["shadows"] = sum(shadow.waiting for shadow in chain.decoders.shadows.values())
+        return waiting
