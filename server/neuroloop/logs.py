@@ -1,16 +1,23 @@
-"""The log of a process: one JSON map a line on standard error."""
+"""The log of a process: one JSON map a line on standard error.
+
+What is logged while a request is served has its `request_id`, and a session's lines have `session` and `bin`.
+"""
 
 from __future__ import annotations
 
 import sys
 
 import structlog
+from structlog.contextvars import get_contextvars
+
+REQUEST_ID = "request_id"
 
 
 def configure_log(level: str) -> None:
     """level: debug, info, warning or error."""
     structlog.configure(
         processors=[
+            structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.JSONRenderer(),
@@ -19,3 +26,8 @@ def configure_log(level: str) -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
+
+
+def current_request() -> str | None:
+    """The id of the request that this task serves, if it serves one."""
+    return get_contextvars().get(REQUEST_ID)

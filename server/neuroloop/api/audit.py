@@ -26,14 +26,16 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
+from structlog.contextvars import bound_contextvars
 
 from neuroloop.api.access import requires
 from neuroloop.api.errors import JsonResponse
 from neuroloop.api.guard import SAFE_METHODS
+from neuroloop.logs import REQUEST_ID
 
 QUEUE = 10_000
 FILE_BYTES = 16 * 2**20  # then the file before it is let go of: at most twice this on disk
-REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
+VALID_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 REFUSED = frozenset({401, 403})
 
 log = structlog.get_logger(__name__)
@@ -122,7 +124,8 @@ class Audit:
             await send(message)
 
         try:
-            await self._app(scope, receive, send_with_id)
+            with bound_contextvars(**{REQUEST_ID: request_id}):
+                await self._app(scope, receive, send_with_id)
         finally:
             if scope["type"] == "http" and (scope["method"] not in SAFE_METHODS or status in REFUSED):
                 self._record(scope, status, request_id, duration_ms=round(1000 * (time.perf_counter() - begin), 3))
@@ -155,7 +158,7 @@ def _about(scope: Scope, request_id: str) -> dict[str, Any]:
 def _request_id(scope: Scope) -> str:
     """The caller's own, so that one id goes through all their logs; else a new one."""
     given = Headers(scope=scope).get("x-request-id", "")
-    return given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+    return given if VALID_ID.fullmatch(given) else uuid.uuid4().hex
 
 
 @router.get("")

@@ -1,6 +1,6 @@
 """What can be asked of a session, and the thread that listens for it.
 
-One request, one reply: `[request id, MessagePack {"command": name, ...}]` over a ZeroMQ ROUTER socket, answered by
+One request, one reply: `[number, MessagePack {"command": name, ...}]` over a ZeroMQ ROUTER socket, answered by
 `{"ok": true, "result": ...}` or `{"ok": false, "error": class, "detail": text}`.
 """
 
@@ -22,9 +22,10 @@ import structlog
 import zmq
 
 from neuroloop.errors import Conflict, ModelError, NeuroloopError, NotFound, Unavailable
+from neuroloop.logs import REQUEST_ID
 from neuroloop.session import decoder_commands, encoder_commands, recording_commands
 from neuroloop.session.curve import Keys, guard
-from neuroloop.session.inbox import Command, End
+from neuroloop.session.inbox import Command, End, Reply, request_behind
 from neuroloop.session.loop import Loop
 from neuroloop.session.rereferencing import Rereferencing
 from neuroloop.session.training_data import page
@@ -69,7 +70,7 @@ def _number(
 
 
 def _status(loop: Loop, command: Command) -> dict[str, Any]:
-    return loop.publish_status()
+    return loop.telling.status()
 
 
 def _start(loop: Loop, command: Command) -> dict[str, Any]:
@@ -133,13 +134,14 @@ def _rereference_fit(loop: Loop, command: Command) -> dict[str, Any]:
     seconds, ridge = _number(arguments, "seconds", above=0), _number(arguments, "ridge", least=0)
     if seconds is None:
         raise ModelError("seconds: expected a number above 0, got nothing")
+    request_id = request_behind(command.reply)
 
     def done(outcome: Weights | NeuroloopError) -> None:
         if isinstance(outcome, NeuroloopError):
-            loop.event("fit_failed", str(outcome), fit=identifier)
+            loop.event("fit_failed", str(outcome), request_id, fit=identifier)
         else:
             detail = f"version {outcome.version} from bin {rereferencing.bin} on"
-            loop.event("fit_done", detail, fit=identifier, version=outcome.version, bin=rereferencing.bin)
+            loop.event("fit_done", detail, request_id, fit=identifier, version=outcome.version, bin=rereferencing.bin)
 
     identifier = rereferencing.start_fit(seconds, ridge, done)
     return {"fit": identifier}
@@ -258,10 +260,10 @@ class CommandThread(threading.Thread):
     def _take(self) -> None:
         identity, *frames = self._socket.recv_multipart()
         request, body = frames if len(frames) == 2 else (b"", b"")
-        reply: Future[Any] = Future()
+        reply = Reply()
         name = ""
         try:
-            name, arguments = _parse(body)
+            name, arguments, reply.request_id = _parse(body)
             if len(self._waiting) >= WAITING_LIMIT:
                 raise Unavailable(f"{WAITING_LIMIT} commands wait for their answers; try again later")
             self._loop.inbox.put(Command(name, arguments, reply))
@@ -284,15 +286,16 @@ class CommandThread(threading.Thread):
         self.join(2.0)
 
 
-def _parse(body: bytes) -> tuple[str, dict[str, Any]]:
+def _parse(body: bytes) -> tuple[str, dict[str, Any], str | None]:
+    """Name, arguments, and the id of the request behind it."""
     try:
         arguments = msgpack.unpackb(body)
-        name = arguments.pop("command")
+        name, request_id = arguments.pop("command"), arguments.pop(REQUEST_ID, None)
     except (ValueError, msgpack.UnpackException, AttributeError, KeyError, TypeError) as error:
         raise ModelError(f"expected a MessagePack map with 'command': {error!r}") from error
     if name not in HANDLERS:
         raise NotFound(f"command {name!r} is not known; there are {', '.join(HANDLERS)}")
-    return name, arguments
+    return name, arguments, request_id
 
 
 def _answer(request: _Request) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from neuroloop.session.alignment import compile_for_every_format
 from neuroloop.session.encoder_data import page
 from neuroloop.session.encoder_loading import EncoderRequest, build, compile_encoders
 from neuroloop.session.encoder_thread import EncoderBin, EncoderThread, Told
-from neuroloop.session.inbox import Call, Notice
+from neuroloop.session.inbox import Call, Notice, request_behind
 from neuroloop.session.messages import BinTime
 from neuroloop.session.priority import Level, step_back
 from neuroloop.session.publish import Publish
@@ -178,7 +178,7 @@ class Encoders:
         loop = self._loop
         self._replies.discard(reply)
         loop.health.tally.swaps += 1
-        loop.event("encoder_swapped", detail, by=by, **facts)
+        loop.event("encoder_swapped", detail, request_behind(reply), by=by, **facts)
         assert loop.chain is not None
         receipts = loop.swaps.receipts
         receipts.open(facts, reply, local_clock(), loop.chain.pipeline.bin_samples)

@@ -16,6 +16,17 @@ from neuroloop.session.inlet import InletEvent, SampleInlet
 FULL = 4096
 
 
+class Reply(Future[Any]):
+    """The answer to a command that is to come. request_id: of the HTTP request or the stream behind it, if any."""
+
+    request_id: str | None = None
+
+
+def request_behind(reply: Future[Any]) -> str | None:
+    """The id of the request that waits for this."""
+    return reply.request_id if isinstance(reply, Reply) else None
+
+
 @dataclass(frozen=True)
 class Command:
     """Somebody asks something; `reply` gets the answer, or the error."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,12 +26,13 @@ REMEMBERED = 1024  # labels
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """`label` holds from start to end, LSL seconds."""
+    """`label` holds from start to end, LSL seconds. request_id: of the request that said so, if any."""
 
     label: str
     index: int
     start: float
     end: float
+    request_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,13 +138,20 @@ class Labels:
         """How many came to what."""
         return {"learned": self.learned, "refused": self.refused, "pending": self.pending}
 
-    def submit(self, history: RateHistory, label: Any, start: float | None, end: float | None) -> Label:
+    def submit(
+        self,
+        history: RateHistory,
+        label: Any,
+        start: float | None,
+        end: float | None,
+        request_id: str | None = None,
+    ) -> Label:
         """Take a label in; without times it is for the window that just ended.
 
         Raises ModelError, and counts it as refused, for a label that is no class or an interval that cannot be learned.
         """
         try:
-            checked = self._check(history, label, start, end)
+            checked = replace(self._check(history, label, start, end), request_id=request_id)
         except ModelError:
             self.refused += 1
             raise

@@ -7,12 +7,11 @@ they saw, the command thread with what somebody asked. It never waits for any of
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import structlog
 from pylsl import local_clock
 
 from neuroloop.config import SessionSettings
@@ -23,7 +22,7 @@ from neuroloop.session.blocks import Block, Hole
 from neuroloop.session.chain import Chain, make_chain
 from neuroloop.session.encoders import Encoders
 from neuroloop.session.figures import Figures
-from neuroloop.session.inbox import Call, Command, Crash, End, Found, Inbox, MarkerLabel, Notice
+from neuroloop.session.inbox import Call, Command, Crash, End, Found, Inbox, MarkerLabel, Notice, request_behind
 from neuroloop.session.inlet import MarkerInlet, SampleInlet
 from neuroloop.session.journal import Journal
 from neuroloop.session.labels import Labels
@@ -36,8 +35,7 @@ from neuroloop.session.ring import Ring
 from neuroloop.session.streams import StreamDescription
 from neuroloop.session.swaps import Swaps
 from neuroloop.session.teaching import Teaching
-
-log = structlog.get_logger(__name__)
+from neuroloop.session.telling import Telling
 
 LONGEST_WAIT_S = 0.25
 HOLE_BINS = 256  # of a hole, answered at once: an hour's hole keeps nobody waiting
@@ -81,6 +79,8 @@ class Loop:
         self._second = clock() + 1.0
         self._place = Place()
         self.figures = Figures(self)
+        self.telling = Telling(self, publish)
+        self.event = self.telling.event
         self.swaps = Swaps(self)
         self.encoders = Encoders(self, publish)
         self.teaching = Teaching(self)
@@ -126,15 +126,18 @@ class Loop:
             return
         self._place.waits()
         if self.chain is not None and self.chain.rereferencing is not None:
-            self._tell(self.chain.rereferencing.finish_jobs(self.seq))  # those that no block waits for
+            self.telling.events(self.chain.rereferencing.finish_jobs(self.seq))  # those that no block waits for
         self.inbox.wait(max(0.0, min(LONGEST_WAIT_S, self._second - now)))
 
     def take(self, message: Any, handle: dict[str, Any]) -> None:
         """What came through the inbox, between two steps."""
         match message:
-            case Command(name, arguments):
+            case Command(name, arguments, reply):
                 self.journal.command(name, arguments)
+                self.telling.request_id = request_behind(reply)
+                self.telling.command(name)
                 message.answer(lambda: handle[name](self, message))
+                self.telling.request_id = None
             case MarkerLabel(label, start, end):
                 self.journal.note("marker_label", label=label, start=start, end=end)
                 self.teaching.take_marker(label, start, end)
@@ -149,7 +152,7 @@ class Loop:
                 if due is not None:
                     self.journal.note("call", due=due)
                 run()
-                self._tell_of_decoders()
+                self.telling.of_decoders()
             case Crash(detail):
                 raise RuntimeError(f"a thread of session {self.session.name!r} ended by an error\n{detail}")
             case End():
@@ -227,7 +230,7 @@ class Loop:
             if before is not None:
                 before.end()
                 self.event("session_started", "another stream than before: weights and unloaded decoders start anew")
-            self._tell_of_decoders()
+            self.telling.of_decoders()
             self.figures.begin(chain)
         chain.restart(start)
         self.journal.place.given = start
@@ -283,7 +286,7 @@ class Loop:
             self._finish_bin(chain, block)
         pipeline.accumulate()
         if chain.rereferencing is not None:
-            self._tell(chain.rereferencing.after_block(self.seq))
+            self.telling.events(chain.rereferencing.after_block(self.seq))
         return last
 
     def _finish_bin(self, chain: Chain, block: Block) -> None:
@@ -344,7 +347,7 @@ class Loop:
         chain.history.add(self.seq, time.end, outcome.values, outcome.reason is None)
         chain.decoders.show(outcome, self.seq, time, version, message["index"])
         self.encoders.show(outcome, time)
-        self._tell_of_decoders()
+        self.telling.of_decoders()
         self.journal.place.seq += 1
         self.health.tally.bins += 1
 
@@ -360,32 +363,9 @@ class Loop:
     def _clock_offset(self) -> float:
         return self.journal.clock_offset(0.0 if self.inlet is None else self.inlet.clock_offset)
 
-    # What is told
-
-    def event(self, name: str, detail: str, **extra: Any) -> None:
-        """Tell subscribers, and the log."""
-        message = {"type": "event", "session": self.session.name, "time": self.clock(), "seq": self.seq}
-        self._publish(b"events", message | {"event": name, "detail": detail} | extra)
-        log.info(name, session=self.session.name, seq=self.seq, detail=detail)
-
-    def _tell(self, events: Iterable[tuple[str, str]]) -> None:
-        for name, detail in events:
-            self.event(name, detail)
-
-    def _tell_of_decoders(self) -> None:
-        if self.chain is not None:
-            for name, detail, facts in self.chain.decoders.take_events():
-                self.event(name, detail, **facts)
-
-    def publish_status(self) -> dict[str, Any]:
-        """Tell subscribers how things are; returns the same."""
-        status = self.figures.status()
-        self._publish(b"status", status)
-        return status
-
     def _every_second(self, now: float) -> None:
         self._second = max(self._second + 1.0, now)
         for name, detail, facts in (*self.figures.second(), *self.recordings.second()):
             self.event(name, detail, **facts)
-        self.publish_status()
+        self.telling.status()
         gc.collect(1)

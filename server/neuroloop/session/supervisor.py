@@ -21,6 +21,7 @@ import zmq
 
 from neuroloop.config import LslSettings, SessionSettings
 from neuroloop.errors import Conflict, NeuroloopError, Unavailable
+from neuroloop.logs import REQUEST_ID, current_request
 from neuroloop.session.adoption import AdoptedProcess, Record, RunFolder, started
 from neuroloop.session.curve import identify
 from neuroloop.session.launching import Launched, Launcher, LocalLauncher, LocalSession, Lost, adopted
@@ -157,7 +158,9 @@ class SessionProcess:
             raise Unavailable(self.failure.detail)
         if self.state != "ready":
             raise Conflict(f"session {self.name!r} is {self.state}; try again when /readyz says so")
-        return await self._request({"command": name, **arguments}, timeout)
+        message = {"command": name, **arguments}
+        request_id = current_request()
+        return await self._request(message if request_id is None else message | {REQUEST_ID: request_id}, timeout)
 
     async def stop(self, grace: float = 5.0) -> None:
         """End the process: ask if it listens, after `grace` seconds terminate, after two more kill."""

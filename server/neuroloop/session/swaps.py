@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from neuroloop.errors import Conflict, NeuroloopError, Unavailable
 from neuroloop.session.decoders import Decoders, named
-from neuroloop.session.inbox import Call
+from neuroloop.session.inbox import Call, request_behind
 from neuroloop.session.loading import LoadRequest, build
 from neuroloop.session.priority import Level, step_back
 from neuroloop.session.receipts import Receipts
@@ -243,7 +243,7 @@ class Swaps:
         }
         detail = f"{now.role} decoder {now.name!r}: {named(now)} from bin {loop.seq} on ({by})"
         loop.health.tally.swaps += 1
-        loop.event("decoder_swapped", detail, by=by, **facts)
+        loop.event("decoder_swapped", detail, request_behind(reply), by=by, **facts)
         assert loop.chain is not None
         self.receipts.open(facts, reply, loop.clock(), loop.chain.pipeline.bin_samples)
         if loop.inlet is None:

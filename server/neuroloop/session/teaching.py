@@ -27,7 +27,7 @@ class Teaching:
                 f"session {loop.session.name!r}: the stream has not been found yet; there are no rates to label"
             )
         history = loop.chain.history
-        accepted = loop.labels.submit(history, label, start, end)
+        accepted = loop.labels.submit(history, label, start, end, loop.telling.request_id)
         described = {"label": accepted.label, "start": accepted.start, "end": accepted.end}
         for lesson, refusal in self.complete(loop.chain):
             if lesson.label is accepted:
@@ -56,9 +56,9 @@ class Teaching:
                     loop.labels.take_back()
             facts = {"label": label.label, "start": label.start, "end": label.end, "bins": lesson.bins}
             if refusal is None:
-                loop.event("label_learned", f"{label.label!r} from {lesson.bins} bins", **facts)
+                loop.event("label_learned", f"{label.label!r} from {lesson.bins} bins", label.request_id, **facts)
             else:
-                loop.event("label_refused", refusal, **facts)
+                loop.event("label_refused", refusal, label.request_id, **facts)
             outcomes.append((lesson, refusal))
         return outcomes
 
@@ -66,4 +66,4 @@ class Teaching:
         """No bins will come: forget the labels that wait for some."""
         for label in self._loop.labels.clear():
             detail = f"{label.label!r}: the session stopped before its last bin was complete"
-            self._loop.event("label_refused", detail)
+            self._loop.event("label_refused", detail, label.request_id)

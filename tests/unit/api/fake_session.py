@@ -29,6 +29,7 @@ class FakeSession:
         self.state = "running" if settings["autostart"] else "stopped"
         self.seq = -1
         self.ticks = 0
+        self.request_id = None
         self.weights = bytes(8 * 4)
         self.version = 0
         self.mode = {"mode": "incremental", "half_life_s": 30.0, "ridge": 1e-3}
@@ -100,6 +101,7 @@ class FakeSession:
             os._exit(3)
         if label not in self.settings["classes"]:
             raise Refusal("ModelError", f"label {label!r} is no class; there are {self.settings['classes']}")
+        self.event("label_learned", label=label, request_id=self.request_id)
         return {"label": label, "start": start, "end": end, "state": "learned", "bins": 3}
 
     def rereference(self) -> dict:
@@ -167,7 +169,7 @@ def main() -> None:
         if commands.poll(max(0, 1000 * (next_tick - time.monotonic()))):
             identity, request_id, payload = commands.recv_multipart()
             arguments = msgpack.unpackb(payload)
-            command = arguments.pop("command")
+            command, session.request_id = arguments.pop("command"), arguments.pop("request_id", None)
             if command == "shutdown":
                 return
             if arguments.get("label") != "hang":

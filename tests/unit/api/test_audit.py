@@ -93,3 +93,19 @@ def test_a_disk_that_takes_nothing_is_not_waited_for_and_what_is_missing_is_said
     assert [json.loads(line) | {"time": 0} for line in log.path.read_text().splitlines()] == [
         {"time": 0, "number": 3, "missing_before": 2}
     ]
+
+
+def test_the_id_of_a_request_or_a_stream_goes_with_its_commands_to_the_session(
+    http: httpx.Client, new_session: str, server_url: str
+) -> None:
+    http.post(f"/v1/sessions/{new_session}/labels", json={"label": "left"}, headers={"X-Request-Id": "trial-12"})
+    url = f"ws{server_url.removeprefix('http')}/v1/sessions/{new_session}/stream?topics=events"
+    with connect(url, additional_headers={"X-Request-Id": "game-3"}) as stream:
+        stream.send(json.dumps({"type": "label", "label": "right"}))
+
+        def learned() -> list[tuple[str, str]]:
+            events = http.get(f"/v1/sessions/{new_session}/events").json()["events"]
+            return [(e["label"], e["request_id"]) for e in events if e["event"] == "label_learned"]
+
+        wait_until(lambda: len(learned()) == 2)
+    assert learned() == [("left", "trial-12"), ("right", "game-3")]
