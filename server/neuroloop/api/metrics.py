@@ -66,6 +66,8 @@ def _add_session(page: Exposition, session: LiveSession) -> None:
     steps = stream.get("clock_steps")
     page.add("neuroloop_clock_steps_total", "counter", "times the sender's clock was set", steps, session=name)
     about = "seconds since samples came last"
+    drift = stream.get("clock_drift_ppm")
+    page.add("neuroloop_clock_drift_ppm", "gauge", "timestamps against the clock here", drift, session=name)
     page.add("neuroloop_stream_silence_seconds", "gauge", about, stream.get("age_s"), session=name)
     memory = status.get("memory_bytes")
     page.add("neuroloop_memory_bytes", "gauge", "of a session's arrays", memory, session=name)

@@ -263,6 +263,7 @@ class Replay:
             if self._source is not None:
                 self._source.close()
             self._source = self._recorded.ring(note["ring"])
+            chain.timeline.expect(self.journal.clock_steps(note["ring"]))
             chain.ring.written = note["start"]
         else:
             assert loop.chain is not None

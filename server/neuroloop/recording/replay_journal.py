@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 from concurrent.futures import Future, wait
+from math import nan
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,7 @@ class ReplayJournal(Journal):
         self.to_come = deque(note for note in notes if note["kind"] in PLACED)
         self.weights: dict[int, str] = {}  # version of the rereference -> digest, as replayed
         self._offsets = deque((note["seq"], note["offset"]) for note in notes if note["kind"] == "clock_offset")
+        self._steps = [note for note in notes if note["kind"] == "clock_step"]
         self._slow = {note["bin"] for note in notes if note["kind"] == "too_slow"}
         self._now = 0.0
 
@@ -42,6 +44,13 @@ class ReplayJournal(Journal):
     def note(self, kind: str, **facts: Any) -> None:
         if kind == "rereference":
             self.weights[facts["version"]] = plain(np.asarray(facts["weights"]))["sha256"]
+
+    def arrived(self, measured: float) -> float:
+        return nan
+
+    def clock_steps(self, ring: int) -> list[tuple[int, float]]:
+        """Those that were found among the samples of a ring: count and corrected time."""
+        return [(note["count"], note["time"]) for note in self._steps if note["ring"] == ring]
 
     def clock_offset(self, measured: float) -> float:
         while self._offsets and self._offsets[0][0] <= self._reached():

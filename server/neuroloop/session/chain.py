@@ -25,6 +25,7 @@ from neuroloop.session.outlets import Outlets
 from neuroloop.session.rereferencing import Rereferencing
 from neuroloop.session.ring import Ring
 from neuroloop.session.running import Fault, RunningDecoder
+from neuroloop.session.sender_clock import SenderClock
 from neuroloop.session.streams import StreamDescription
 from neuroloop.session.timeline import Timeline
 
@@ -37,6 +38,7 @@ class Chain:
     columns: NDArray[np.int64]
     ring: Ring
     timeline: Timeline
+    clock: SenderClock
     cutter: BlockCutter
     pipeline: Pipeline
     rereferencing: Rereferencing | None
@@ -50,6 +52,7 @@ class Chain:
         """A new run from this sample on: what was learned stays, what was not consumed is forgotten."""
         self.ring.consumed = count
         self.timeline.restart(count)
+        self.clock.restart()
         self.cutter.drop_partial()
         self.reset()
 
@@ -156,6 +159,7 @@ def make_chain(session: SessionSettings, description: StreamDescription, dtype: 
         columns,
         Ring(capacity, description.channel_count, dtype),
         Timeline(nominal_srate, session.stream.dejitter),
+        SenderClock(nominal_srate),
         BlockCutter(pipeline.block_samples, pipeline.bin_samples, columns, nominal_srate, session.stream.fill, dtype),
         pipeline,
         rereferencing,

@@ -49,6 +49,8 @@ class Figures:
         """Events (name, text, facts) of the second that ended."""
         if self._watch is not None:
             yield from self._watch.second()
+        if self._loop.chain is not None:
+            yield from self._loop.chain.clock.second()
 
     def status(self) -> dict[str, Any]:
         """Everything that a person or a monitor wants to know."""

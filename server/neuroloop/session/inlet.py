@@ -48,6 +48,7 @@ class InletEvent:
         "stream_resumed",
         "stream_lost",
         "stream_refused",
+        "clock_step",
     ]
     detail: str
     description: StreamDescription | None = None

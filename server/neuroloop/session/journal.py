@@ -17,6 +17,7 @@ from typing import Any
 
 from neuroloop.session.ring import Ring
 from neuroloop.session.streams import StreamDescription
+from neuroloop.session.timeline import Step
 
 # The commands that change what is computed.
 CHANGING = {
@@ -82,6 +83,15 @@ class Journal:
             self._offset = measured
             self.note("clock_offset", offset=measured)
         return measured
+
+    def arrived(self, measured: float) -> float:
+        """When the last sample did, for the timeline; NaN where that is not known."""
+        return measured
+
+    def clock_step(self, ring: Ring, step: Step) -> None:
+        """The sender's clock was set. Where the arrivals told it, a replay can't find it by itself."""
+        if not step.is_told_by_times:
+            self.note("clock_step", ring=ring.serial, count=step.count, time=step.time)
 
     def is_due(self, what: str, number: int, block: int, result: Future[Any]) -> bool:
         """Whether work beside the loop, the `number`-th of its kind, is to come into use after this block of the run.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from neuroloop.session.priority import Place
 from neuroloop.session.publish import Publish
 from neuroloop.session.recordings import Recordings
 from neuroloop.session.ring import Ring
+from neuroloop.session.sender_clock import step_event
 from neuroloop.session.streams import StreamDescription
 from neuroloop.session.swaps import Swaps
 from neuroloop.session.teaching import Teaching
@@ -247,8 +249,13 @@ class Loop:
             return True
         if ring.is_overrun:
             self.journal.note("overrun", written=written)
-        released, gaps = chain.timeline.follow(ring.times, written)
+        arrived = chain.clock.arrived(ring.arrivals[-1][1]) if ring.arrivals else nan
+        released, gaps = chain.timeline.follow(ring.times, written, self.journal.arrived(arrived))
         self.journal.place.given = written
+        for step in chain.timeline.take_steps():
+            self.journal.clock_step(ring, step)
+            name, detail, facts = step_event(step, chain.timeline.shift)
+            self.event(name, detail, **facts)
         if gaps:
             cutter.add_gaps(gaps)
             if self.clock() < ring.overrun_until:
@@ -292,7 +299,7 @@ class Loop:
     def _finish_bin(self, chain: Chain, block: Block) -> None:
         pipeline = chain.pipeline
         outcome = pipeline.finish_bin()
-        end = block.end_time + self._clock_offset()
+        end = block.end_time + self._clock_offset(chain)
         newest = end - 1.0 / pipeline.nominal_srate
         arrival = chain.ring.arrival_of(block.consumed)
         first = block.index + pipeline.block_samples - pipeline.bin_samples
@@ -308,6 +315,7 @@ class Loop:
         )
         self._answer_bin(chain, outcome, time)
         process_ms = 1000 * (self.clock() - arrival)
+        chain.clock.bin(time.last, newest, arrival)
         self.figures.bin(1000 * (arrival - newest), process_ms, 1000 * (now - newest))
         self.swaps.after_bin(process_ms)
         if self._bin_missing:
@@ -323,7 +331,7 @@ class Loop:
         for _ in range(bins):
             first, hole.index = hole.index, hole.index + pipeline.bin_samples
             hole.start_time += pipeline.bin_s
-            end = hole.start_time + self._clock_offset()
+            end = hole.start_time + self._clock_offset(chain)
             age_ms = round(1000 * (self.clock() - end), 3)
             self._answer_bin(chain, pipeline.missing_bin(), BinTime(self.seq, first, hole.index - 1, end, age_ms))
         hole.bins -= bins
@@ -360,8 +368,9 @@ class Loop:
         self.swaps.receipts.lost(samples)
         self.figures.lost(samples)
 
-    def _clock_offset(self) -> float:
-        return self.journal.clock_offset(0.0 if self.inlet is None else self.inlet.clock_offset)
+    def _clock_offset(self, chain: Chain) -> float:
+        measured = 0.0 if self.inlet is None else self.inlet.clock_offset
+        return self.journal.clock_offset(chain.clock.offset.update(measured, chain.timeline.shift))
 
     def _every_second(self, now: float) -> None:
         self._second = max(self._second + 1.0, now)

@@ -133,6 +133,9 @@ def stream_status(
         "samples": chain.ring.written,
         "clock_offset_s": 0.0 if inlet is None else inlet.clock_offset,
         "clock_steps": chain.timeline.clock_steps,
+        "clock_correction_s": 0.0 - chain.timeline.shift,
+        "clock_drift_ppm": chain.clock.drift_ppm,
+        "rate_drift_ppm": chain.clock.rate_ppm,
         "age_s": age,
     }
 

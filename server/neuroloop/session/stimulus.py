@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from neuroloop.models.receptive_fields import Frame
 from neuroloop.session.alignment import Alignment
 from neuroloop.session.inlet import InletEvent, SampleInlet
 from neuroloop.session.ring import Ring
+from neuroloop.session.sender_clock import Offset, step_event
 from neuroloop.session.streams import StreamDescription
 from neuroloop.session.timeline import Timeline
 
@@ -41,6 +42,7 @@ class Source:
     ring: Ring
     timeline: Timeline | None
     resumed: int | None = None
+    offset: Offset = field(default_factory=Offset)
 
     @property
     def pixels(self) -> int:
@@ -133,9 +135,10 @@ class Stimulus:
         ring = source.ring
         self._bell.clear()
         ring.wanted = ring.written + max(1, int(alignment.samples_per_bin / WAKES_PER_BIN))
-        if (inlet := self.inlet) is not None:
-            self._clock_offset = inlet.clock_offset
         released = self._released(source)
+        if (inlet := self.inlet) is not None:
+            shift = 0.0 if source.timeline is None else source.timeline.shift
+            self._clock_offset = source.offset.update(inlet.clock_offset, shift)
         if ring.is_overrun:
             self.lost_frames += released - ring.consumed
             ring.consumed, ring.is_overrun = released, False
@@ -153,8 +156,7 @@ class Stimulus:
             ring.consumed = max(ring.consumed, min(released, ring.written - ring.capacity // 2))
             ring.is_overrun = False
 
-    @staticmethod
-    def _released(source: Source) -> int:
+    def _released(self, source: Source) -> int:
         """Samples whose timestamps are judged."""
         written, timeline = source.ring.written, source.timeline
         if timeline is None:
@@ -162,7 +164,11 @@ class Stimulus:
         resumed, source.resumed = source.resumed, None
         if resumed is not None:
             timeline.resume(resumed)
-        return timeline.follow(source.ring.times, written)[0]
+        released, _ = timeline.follow(source.ring.times, written)
+        for step in timeline.take_steps():
+            kind, detail, _ = step_event(step, timeline.shift)
+            self._notify(InletEvent(kind, f"stimulus: {detail}"))
+        return released
 
     def describe(self) -> dict[str, Any]:
         """Of the stream, as the status has it."""

@@ -10,10 +10,19 @@ k - 1 missing samples, known at once.
 second-order tracking loop, and a sample later than the line by more than eight times the usual deviation is *held back*
 until 100 ms of samples have confirmed the jump (then that many samples are missing, exactly there) or one of them has
 come back to the line (then the sender had merely been late). Only suspicious samples are held, never normal ones.
+
+A sender's clock that is set, forwards or back, is no hole: the timestamps are corrected by the *step* from there on, so
+that the line goes on. A jump of more than an hour, or back by more than jitter explains, is one whatever else is known.
+A smaller one forwards looks like a hole; where the arrivals are given, and the sender has kept time by them, a sample
+that would have come before it was taken tells that it is none, and a pause at the same moment is a hole for all that.
 """
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import nan
 from typing import Final, Literal
 
 import numpy as np
@@ -28,11 +37,16 @@ FIRST_DEVIATION_S: Final = 0.010
 DEVIATIONS: Final = 8.0
 TRACKING_HZ: Final = 0.05
 MAX_GAP_S: Final = 3600.0
+AHEAD_S: Final = 0.25  # of its arrival: no sample can be, but for the error of the clock offset
+BACK_S: Final = 0.1  # where timestamps are exact
+BACK_JITTERED_S: Final = 1.0
+PAUSE_S: Final = 0.5  # at a step; a shorter one is not told from a late chunk
 
 MODES: Final = {"off": 0, "on": 1, "auto": 2}
 
 # Slots of the state vector.
-STARTED, RAW, LINE, PERIOD, DEVIATION, JITTER_LEFT, HELD, HELD_MIN, RESUMED, STEPS, BELOW, SLOTS = range(12)
+STARTED, RAW, LINE, PERIOD, DEVIATION, JITTER_LEFT, HELD, HELD_MIN, RESUMED, STEPS, BELOW, SHIFT = range(12)
+SLOTS = 12
 
 
 @kernel
@@ -45,10 +59,15 @@ def _follow(
     state: NDArray[np.float64],
     gap_position: NDArray[np.int64],
     gap_length: NDArray[np.int64],
+    arrived: float,
+    known: NDArray[np.float64],
+    step: NDArray[np.float64],
 ) -> tuple[int, int]:
-    """Judge samples start..stop-1 of a circular array of timestamps, smoothing them in place.
+    """Judge samples start..stop-1 of a circular array of timestamps, correcting and smoothing them in place.
 
-    start, stop: absolute sample counts; the slot is count % len(times).
+    start, stop: absolute sample counts; the slot is count % len(times). arrived: when the last of them was, by the
+    corrected clock, NaN if that is not to be used. known: count of a sample at which a step is known, -1 for none, and
+    its corrected time. step: gets the count and the corrected time of a step, and whether the timestamps alone tell it.
     Returns (released, gaps): samples before `released` are judged; gaps found, their position and length in the arrays.
     """
     period = 1.0 / nominal_srate
@@ -59,7 +78,9 @@ def _follow(
     gaps = 0
     i = start
     while i < stop and gaps < len(gap_length):
-        t = times[i % size]
+        raw = times[i % size]
+        t = raw - state[SHIFT]
+        times[i % size] = t
         if state[STARTED] == 0.0:
             state[STARTED] = 1.0
             state[RAW] = state[LINE] = t
@@ -70,13 +91,29 @@ def _follow(
                 state[JITTER_LEFT] = 1.0
             i += 1
             continue
-        step = (t - state[RAW]) * nominal_srate
-        if abs(step) > MAX_GAP_S * nominal_srate:  # no hole: the sender's clock was set
+        jump = t - state[RAW]
+        back = BACK_S if state[JITTER_LEFT] == 0.0 else BACK_JITTERED_S
+        is_ahead = t > arrived + AHEAD_S and state[RAW] <= arrived + AHEAD_S
+        if i == known[0] or abs(jump) > MAX_GAP_S or jump < -back or is_ahead:  # no hole: the sender's clock was set
+            t = state[LINE] + (state[HELD] + 1.0) * period
+            missing = np.int64(0)
+            if i == known[0]:
+                missing = np.int64(np.rint((known[1] - t) * nominal_srate))
+                t = known[1]
+            else:
+                pause = arrived - (stop - 1 - i) * period - t
+                if pause > PAUSE_S:
+                    missing = np.int64(np.rint(pause * nominal_srate))
+                    t += missing * period
+            if missing > 0:
+                gap_position[gaps], gap_length[gaps] = i, missing
+                gaps += 1
             state[STEPS] += 1.0
-            state[RAW] = state[LINE] = t
+            state[SHIFT] = raw - t
+            state[RAW] = state[LINE] = times[i % size] = t
             state[HELD] = state[RESUMED] = 0.0
-            i += 1
-            continue
+            step[0], step[1], step[2] = i, t, 0.0
+            return i + 1, gaps
         if 0.0 < state[RESUMED] <= i + 1.0:  # a stream that was lost and is back: the hole is certain
             state[RESUMED] = 0.0
             missing = np.int64(np.rint((t - state[LINE]) * nominal_srate)) - 1 - np.int64(state[HELD])
@@ -89,18 +126,19 @@ def _follow(
             state[RAW] = state[LINE] = t
             i += 1
             continue
-        if mode == 2 and abs(step - np.rint(step)) > WHOLE_TOLERANCE:
+        periods = jump * nominal_srate
+        if mode == 2 and abs(periods - np.rint(periods)) > WHOLE_TOLERANCE:
             if state[JITTER_LEFT] == 0.0:
                 state[DEVIATION] = FIRST_DEVIATION_S
                 state[PERIOD] = period
             state[JITTER_LEFT] = JITTER_MEMORY_S * nominal_srate
         state[RAW] = t
         if state[JITTER_LEFT] == 0.0 and state[HELD] == 0.0:
-            missing = np.int64(np.rint(step)) - 1
+            missing = np.int64(np.rint(periods)) - 1
             if missing > 0:
                 gap_position[gaps], gap_length[gaps] = i, missing
                 gaps += 1
-            elif step < 0.5:
+            elif periods < 0.5:
                 state[STEPS] += 1.0
             state[LINE] = t
             i += 1
@@ -137,7 +175,10 @@ def _follow(
             if state[BELOW] > nominal_srate:
                 state[STEPS] += 1.0
                 state[BELOW] = 0.0
-                expected, late = t, 0.0
+                state[SHIFT] += late
+                state[RAW] = expected
+                late = 0.0
+                step[0], step[1], step[2] = i, expected, 1.0
         else:
             state[BELOW] = 0.0
         bounded = min(max(late, -limit), limit)
@@ -149,6 +190,19 @@ def _follow(
     return int(i - np.int64(state[HELD])), gaps
 
 
+@dataclass(frozen=True, slots=True)
+class Step:
+    """The sender's clock was set by so many `seconds`; the sample of this count got this corrected time.
+
+    is_told_by_times: whether the timestamps alone say so, whatever else is known.
+    """
+
+    count: int
+    time: float
+    seconds: float
+    is_told_by_times: bool
+
+
 class Timeline:
     """The judge of one stream's timestamps; see the module's head."""
 
@@ -158,17 +212,24 @@ class Timeline:
         self.state = np.zeros(SLOTS)
         self._gap_position = np.zeros(64, np.int64)
         self._gap_length = np.zeros(64, np.int64)
+        self._known = np.array([-1.0, 0.0])
+        self._step = np.array([-1.0, 0.0, 0.0])
+        self._to_come: deque[tuple[int, float]] = deque()
+        self._steps: list[Step] = []
         self._judged = 0
         self.follow(np.zeros(1), 0)  # compiles the kernel now, not at the first sample
 
-    def follow(self, times: NDArray[np.float64], stop: int) -> tuple[int, list[tuple[int, int]]]:
+    def follow(self, times: NDArray[np.float64], stop: int, arrived: float = nan) -> tuple[int, list[tuple[int, int]]]:
         """Judge the samples up to absolute count `stop` of the circular array `times`, seconds, smoothing in place.
 
+        arrived: when the last of them was, by the corrected clock; only of a sender that keeps time.
         Returns the count up to which samples are released, and the new gaps as (count of the sample after it, samples
-        missing). Jumps beyond an hour are no gaps but clock steps, counted in `clock_steps`.
+        missing). Clock steps are in `take_steps`.
         """
         gaps: list[tuple[int, int]] = []
         while True:
+            shift, self._step[0] = self.shift, -1.0
+            self._known[0], self._known[1] = self._to_come[0] if self._to_come else (-1, 0.0)
             released, found = _follow(
                 times,
                 self._judged,
@@ -178,7 +239,12 @@ class Timeline:
                 self.state,
                 self._gap_position,
                 self._gap_length,
+                arrived,
+                self._known,
+                self._step,
             )
+            if self._step[0] >= 0:
+                self._note_step(shift)
             self._judged = released + int(self.state[HELD])
             gaps += [(int(self._gap_position[k]), int(self._gap_length[k])) for k in range(found)]
             if self._judged >= stop:
@@ -192,6 +258,28 @@ class Timeline:
         """Forget everything and begin anew with this sample."""
         self.state[:] = 0.0
         self._judged = count
+
+    def _note_step(self, shift: float) -> None:
+        count, time, is_told_by_times = self._step
+        self._steps.append(Step(int(count), float(time), self.shift - shift, bool(is_told_by_times)))
+        if self._to_come and self._to_come[0][0] == count:
+            self._to_come.popleft()
+
+    def take_steps(self) -> list[Step]:
+        """Those found since the last call."""
+        if not self._steps:
+            return []
+        steps, self._steps = self._steps, []
+        return steps
+
+    def expect(self, steps: Iterable[tuple[int, float]]) -> None:
+        """Steps, as (count, corrected time), that were found in the same stream before: a replay has no arrivals."""
+        self._to_come.extend(steps)
+
+    @property
+    def shift(self) -> float:
+        """Seconds that are taken from the timestamps at present."""
+        return float(self.state[SHIFT])
 
     @property
     def clock_steps(self) -> int:

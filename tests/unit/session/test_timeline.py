@@ -107,3 +107,82 @@ def test_after_a_loss_the_distance_to_the_next_sample_is_a_gap_whatever_the_jitt
     assert len(after) == 1
     assert after[0][0] == 2560
     assert abs(after[0][1] - 2.5 * 256) <= 2
+
+
+def stepped(seconds, jitter_s=0.0, samples=3000, at=1500):
+    """Timestamps whose clock is set by so much, and the true ones."""
+    rng = np.random.default_rng(4)
+    true = 50 + np.arange(samples) / RATE
+    jittered = true + jitter_s * rng.standard_normal(samples)
+    jittered[at:] += seconds
+    return jittered, true
+
+
+@pytest.mark.parametrize("jitter_s", [0.0, 0.001])
+@pytest.mark.parametrize("seconds", [200_000.0, -200_000.0, -7.25, -3601.0])
+def test_after_a_clock_step_the_corrected_timestamps_go_on_as_before(seconds, jitter_s):
+    times, true = stepped(seconds, jitter_s)
+    released, gaps, followed, timeline = judge(times, chunks=[33] * 200)
+    assert (released, gaps, timeline.clock_steps) == (3000, [], 1)
+    (step,) = timeline.take_steps()
+    assert step.count == 1500
+    assert step.seconds == pytest.approx(seconds, abs=0.01)
+    np.testing.assert_allclose(followed, true, atol=0.02)
+    assert timeline.take_steps() == []
+
+
+def test_steps_that_cancel_leave_no_correction():
+    times, true = stepped(200_000.0)
+    times[2000:] = true[2000:]
+    _, gaps, followed, timeline = judge(times)
+    assert (gaps, timeline.clock_steps) == ([], 2)
+    np.testing.assert_allclose(followed, true, atol=1e-6)
+    assert timeline.shift == pytest.approx(0, abs=1e-6)
+
+
+def follow_with_arrivals(times, arrivals, chunk=20):
+    buffer, timeline, gaps = times.copy(), Timeline(RATE, "auto"), []
+    for stop in range(chunk, len(times) + 1, chunk):
+        gaps += timeline.follow(buffer, stop, arrivals[stop - 1])[1]
+    return buffer, gaps, timeline
+
+
+@pytest.mark.parametrize("seconds", [0.4, 10.0, 3000.0])
+def test_a_sample_from_the_future_is_no_hole_but_a_clock_step(seconds):
+    times, true = stepped(seconds)
+    followed, gaps, timeline = follow_with_arrivals(times, true + 0.002)
+    assert gaps == []
+    assert timeline.shift == pytest.approx(seconds)
+    np.testing.assert_allclose(followed, true, atol=1e-9)
+    assert judge(times)[1] == [(1500, round(seconds * RATE))]  # where arrivals are not known
+
+
+def test_a_hole_that_the_arrivals_agree_with_stays_one():
+    times, _ = stepped(10.0)
+    _, gaps, timeline = follow_with_arrivals(times, times + 0.002)
+    assert (gaps, timeline.clock_steps) == ([(1500, 10_000)], 0)
+
+
+def test_a_pause_at_the_moment_of_a_step_is_a_hole_as_long_as_the_pause():
+    times, true = stepped(-200_000.0)
+    arrivals = true + 0.002
+    arrivals[1500:] += 5.0
+    followed, gaps, _ = follow_with_arrivals(times, arrivals)
+    assert len(gaps) == 1
+    assert gaps[0][0] == 1500
+    assert gaps[0][1] == pytest.approx(5000, abs=5)
+    assert arrivals[-1] - followed[-1] == pytest.approx(0.0, abs=0.01)
+
+
+def test_steps_that_are_expected_are_found_again_without_arrivals_to_the_bit():
+    times, true = stepped(10.0)
+    times[2500:] -= 200_000
+    arrivals = true + 0.002
+    arrivals[2500:] += 2.0
+    followed, gaps, timeline = follow_with_arrivals(times, arrivals)
+    steps = timeline.take_steps()
+    again, replayed = times.copy(), Timeline(RATE, "auto")
+    replayed.expect((step.count, step.time) for step in steps if not step.is_told_by_times)
+    assert replayed.follow(again, len(again)) == (3000, gaps)
+    np.testing.assert_array_equal(again, followed)
+    assert [step.seconds for step in replayed.take_steps()] == [step.seconds for step in steps]
