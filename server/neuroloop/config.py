@@ -224,6 +224,13 @@ class SessionSettings(Settings):
     decoders: list[DecoderSettings] = Field(
         default_factory=lambda: [DecoderSettings(name="decoder", kind="maxrate")], min_length=1
     )
+    staleness: Literal["catch_up", "skip_to_latest", "hold"] = Field(
+        "catch_up",
+        description="of a loop that falls behind: answer every bin late; let go of what waits; or give no labels",
+    )
+    stale_after_ms: float = Field(
+        250.0, gt=0, description="from the arrival of a bin's last sample until its answer counts as stale"
+    )
     outlets: OutletSettings = Field(default_factory=OutletSettings)
     recording: RecordingSettings = Field(default_factory=lambda: RecordingSettings(automatic=False))
 

@@ -73,6 +73,8 @@ def _add_session(page: Exposition, session: LiveSession) -> None:
     page.add("neuroloop_memory_bytes", "gauge", "of a session's arrays", memory, session=name)
     gpu = status.get("gpu_memory_bytes")
     page.add("neuroloop_gpu_memory_bytes", "gauge", "on a GPU, and pinned for it", gpu, session=name)
+    stale = (status.get("staleness") or {}).get("bins")
+    page.add("neuroloop_stale_bins_total", "counter", "bins answered while the loop was behind", stale, session=name)
     _add_histograms(page, name, status.get("histograms"))
     _add_queues(page, session, status.get("queues") or {})
     for role, count in Counter(decoder["role"] for decoder in status.get("decoders") or ()).items():

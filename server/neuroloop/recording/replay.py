@@ -335,6 +335,7 @@ def playable(session: SessionSettings) -> SessionSettings:
             "recording": session.recording.model_copy(update={"automatic": False}),
             "markers": [],
             "stimulus": None,
+            "staleness": "hold" if session.staleness == "hold" else "catch_up",  # what was skipped is noted
             "decoders": decoders,
         }
     )

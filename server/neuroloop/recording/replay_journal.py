@@ -34,6 +34,7 @@ class ReplayJournal(Journal):
         self.weights: dict[int, str] = {}  # version of the rereference -> digest, as replayed
         self._offsets = deque((note["seq"], note["offset"]) for note in notes if note["kind"] == "clock_offset")
         self._steps = [note for note in notes if note["kind"] == "clock_step"]
+        self._stale = {note["bin"] for note in notes if note["kind"] == "stale"}
         self._slow = {note["bin"] for note in notes if note["kind"] == "too_slow"}
         self._now = 0.0
 
@@ -70,6 +71,9 @@ class ReplayJournal(Journal):
         _await(result)
         return True
 
+    def is_stale(self, number: int, found: bool) -> bool:
+        return number in self._stale
+
     def too_slow(self, number: int, found: bool) -> bool:
         return number in self._slow
 
@@ -88,6 +92,9 @@ class FreeJournal(ReplayJournal):
             ]
         super().__init__(notes)
         self._offsets = deque((note["given"], note["offset"]) for note in notes if note["kind"] == "clock_offset")
+
+    def is_stale(self, number: int, found: bool) -> bool:
+        return False
 
     def _reached(self) -> int:
         return self.place.given  # bins may be others, samples are the same

@@ -40,10 +40,10 @@ class Figures:
         if self._watch is not None:
             self._watch.bin(process_ms)
 
-    def lost(self, samples: int) -> None:
-        """Samples were missed because this process was too slow."""
+    def lost(self, samples: int, is_stale: bool) -> None:
+        """Samples were missed because this process was too slow. is_stale: let go of by the configured policy."""
         if self._watch is not None:
-            self._watch.lost(samples)
+            self._watch.lost(samples, is_stale)
 
     def second(self) -> Iterator[Event]:
         """Events (name, text, facts) of the second that ended."""
@@ -59,6 +59,7 @@ class Figures:
         loop.health.latency = self._latency.summary()
         status = messages.status(loop.session, loop.health, loop.inlet, chain, loop.seq, loop.clock())
         told = {"histograms": self._told_histograms(chain), "queues": self._queues(chain)}
+        told["staleness"] = loop.staleness.describe()
         return status | told | loop.encoders.describe() | {"recording": loop.recordings.describe()}
 
     def _told_histograms(self, chain: Chain | None) -> dict[str, Any]:

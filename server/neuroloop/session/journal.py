@@ -93,6 +93,12 @@ class Journal:
         if not step.is_told_by_times:
             self.note("clock_step", ring=ring.serial, count=step.count, time=step.time)
 
+    def is_stale(self, number: int, found: bool) -> bool:
+        """Whether bin `number` is to be taken for stale."""
+        if found:
+            self.note("stale", bin=number)
+        return found
+
     def is_due(self, what: str, number: int, block: int, result: Future[Any]) -> bool:
         """Whether work beside the loop, the `number`-th of its kind, is to come into use after this block of the run.
 

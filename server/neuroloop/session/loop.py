@@ -34,6 +34,7 @@ from neuroloop.session.publish import Publish
 from neuroloop.session.recordings import Recordings
 from neuroloop.session.ring import Ring
 from neuroloop.session.sender_clock import step_event
+from neuroloop.session.staleness import Staleness
 from neuroloop.session.streams import StreamDescription
 from neuroloop.session.swaps import Swaps
 from neuroloop.session.teaching import Teaching
@@ -83,6 +84,7 @@ class Loop:
         self.figures = Figures(self)
         self.telling = Telling(self, publish)
         self.event = self.telling.event
+        self.staleness = Staleness(session, self.journal)
         self.swaps = Swaps(self)
         self.encoders = Encoders(self, publish)
         self.teaching = Teaching(self)
@@ -259,9 +261,9 @@ class Loop:
         if gaps:
             cutter.add_gaps(gaps)
             if self.clock() < ring.overrun_until:
-                self._lose(sum(missing for _, missing in gaps))
+                self._lose(sum(missing for _, missing in gaps), False)
         if ring.is_overrun:
-            self._lose(released - ring.consumed)
+            self._lose(released - ring.consumed, self.staleness.skips)
             cutter.skip(ring.consumed, released)
             ring.consumed, ring.is_overrun = released, False
         while True:
@@ -313,7 +315,11 @@ class Loop:
             round(1000 * (arrival - newest), 3),
             round(1000 * (now - arrival), 3),
         )
+        if (stale := self.staleness.bin(self.seq, 1000 * (now - arrival))) is not None:
+            name, detail, facts = stale
+            self.event(name, detail, **facts)
         self._answer_bin(chain, outcome, time)
+        chain.ring.is_overrun |= self.staleness.skips
         process_ms = 1000 * (self.clock() - arrival)
         chain.clock.bin(time.last, newest, arrival)
         self.figures.bin(1000 * (arrival - newest), process_ms, 1000 * (now - newest))
@@ -344,7 +350,7 @@ class Loop:
         """Publish the active decoder's answer; then the rates, the LSL outlets, the history, the shadows."""
         name = self.session.name
         version = None if chain.rereferencing is None else chain.rereferencing.weights.version
-        answer = chain.decoders.answer(outcome, self.seq)
+        answer = self.staleness.withhold(*chain.decoders.answer(outcome, self.seq))
         message = messages.prediction(name, chain.decoders.active, *answer, outcome, time, version)
         self._publish(b"predictions", message)
         self._publish(b"rates", messages.rates(name, outcome, time))
@@ -364,9 +370,9 @@ class Loop:
         self.health.tally.missing_samples += missing
         self.event("gap", f"{missing} samples are missing", missing_samples=missing, first_seq=seq, bins=bins)
 
-    def _lose(self, samples: int) -> None:
+    def _lose(self, samples: int, is_stale: bool) -> None:
         self.swaps.receipts.lost(samples)
-        self.figures.lost(samples)
+        self.figures.lost(samples, is_stale)
 
     def _clock_offset(self, chain: Chain) -> float:
         measured = 0.0 if self.inlet is None else self.inlet.clock_offset

@@ -22,6 +22,7 @@ class Watch:
         self._chain = chain
         self._health = health
         self._bins = self._late = self._lost = 0
+        self._skipped_as_stale = False
         self._nonfinite = chain.cutter.nonfinite_by_channel.copy()
 
     def bin(self, process_ms: float) -> None:
@@ -31,9 +32,10 @@ class Watch:
             self._late += 1
             self._health.tally.late_bins += 1
 
-    def lost(self, samples: int) -> None:
-        """Samples were missed because this process was too slow."""
+    def lost(self, samples: int, is_stale: bool) -> None:
+        """Samples were missed because this process was too slow. is_stale: let go of by the configured policy."""
         self._lost += samples
+        self._skipped_as_stale = is_stale
 
     def second(self) -> Iterator[Event]:
         """Events (name, text, facts) of the second that ended."""
@@ -58,7 +60,8 @@ class Watch:
             return
         missed = -(-self._lost // self._chain.pipeline.bin_samples)
         self._health.tally.missed_bins += missed
-        detail = f"this process fell behind by more than its buffer (stream.buffer_s): {self._lost} samples were missed"
+        what = "stale_after_ms, staleness: skip_to_latest" if self._skipped_as_stale else "its buffer, stream.buffer_s"
+        detail = f"this process fell behind by more than it may ({what}): {self._lost} samples were missed"
         yield "overrun", detail, {"dropped_samples": self._lost, "missed_bins": missed}
         self._lost = 0
 
