@@ -19,6 +19,7 @@ from neuroloop.api.fits import Jobs
 from neuroloop.api.live import LiveSession, Sessions
 from neuroloop.api.models import Models
 from neuroloop.registry.registry import Registry
+from neuroloop.session.shedding import ORDER
 from neuroloop.training.job import State
 from neuroloop.training.jobs import FitJobs
 
@@ -75,6 +76,9 @@ def _add_session(page: Exposition, session: LiveSession) -> None:
     page.add("neuroloop_gpu_memory_bytes", "gauge", "on a GPU, and pinned for it", gpu, session=name)
     stale = (status.get("staleness") or {}).get("bins")
     page.add("neuroloop_stale_bins_total", "counter", "bins answered while the loop was behind", stale, session=name)
+    for what in ORDER:
+        is_shed = int(what in (status.get("shed") or ()))
+        page.add("neuroloop_shed", "gauge", "1 for what gets no bins for overload", is_shed, session=name, what=what)
     _add_histograms(page, name, status.get("histograms"))
     _add_queues(page, session, status.get("queues") or {})
     for role, count in Counter(decoder["role"] for decoder in status.get("decoders") or ()).items():

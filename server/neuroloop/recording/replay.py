@@ -225,6 +225,9 @@ class Replay:
                 self.loop.take(self._found(note), HANDLERS)
             case "overrun":
                 self._overrun(note["written"])
+            case "shed":
+                self._await_shadows(0)  # some of these bins were let go of; no other may be
+                self.loop.shedding.change(note["what"], note["is_shed"])
 
     def _promote(self, note: Note) -> None:
         """How fast a shadow is, and so whether it comes to its handover, is a thing of the live session's.

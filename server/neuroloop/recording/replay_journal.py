@@ -15,7 +15,7 @@ from neuroloop.session.journal import Journal, Note
 from neuroloop.session.recorder_streams import plain
 
 SOLVE_S = 120.0
-PLACED = ("command", "marker_label", "call", "stream", "overrun", "due")
+PLACED = ("command", "marker_label", "call", "stream", "overrun", "shed", "due")
 IN_BLOCK = ("job", "update")  # work that comes into use inside a turn; all else is between two
 
 
@@ -73,6 +73,9 @@ class ReplayJournal(Journal):
 
     def is_stale(self, number: int, found: bool) -> bool:
         return number in self._stale
+
+    def sheds(self, what: str, is_shed: bool) -> bool:
+        return False  # when it is noted, and not by this machine's load
 
     def too_slow(self, number: int, found: bool) -> bool:
         return number in self._slow

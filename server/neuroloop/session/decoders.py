@@ -119,6 +119,15 @@ class Decoders:
         if self.shadows:
             self._offer(ShadowBin(number, copied(outcome), time, rereference, active))
 
+    def skip(self) -> None:
+        """The shadows do not get this bin."""
+        for shadow in self.shadows.values():
+            shadow.skipped += 1
+
+    def drop_waiting(self) -> int:
+        """Let go of the bins that wait for shadows; returns how many."""
+        return sum(shadow.drop()[0] for shadow in self.shadows.values())
+
     def learn(self, lesson: Taught) -> str | None:
         """Teach every decoder; returns why the active one could not learn, or None."""
         self.lessons.add(lesson)

@@ -77,6 +77,15 @@ class Encoders:
         """Bins and exchanges in the thread's queue."""
         return 0 if self._thread is None else self._thread.waiting
 
+    @property
+    def has_any(self) -> bool:
+        return self._thread is not None and bool(self._thread.encoding.view.everyone())
+
+    def skip(self) -> None:
+        """They do not get this bin."""
+        if self._thread is not None:
+            self._thread.skipped += 1
+
     def show(self, outcome: Bin, time: BinTime) -> None:
         """Hand a bin over that the decoders have answered."""
         chain = self._loop.chain

@@ -49,8 +49,11 @@ class Figures:
         """Events (name, text, facts) of the second that ended."""
         if self._watch is not None:
             yield from self._watch.second()
-        if self._loop.chain is not None:
-            yield from self._loop.chain.clock.second()
+        chain = self._loop.chain
+        if self._watch is not None and chain is not None:
+            yield from chain.clock.second()
+            # Of a stream that is played faster than in real time, bins are late however little there is to do.
+            yield from self._loop.shedding.second(self._watch.late_share if chain.clock.is_in_real_time else 0.0)
 
     def status(self) -> dict[str, Any]:
         """Everything that a person or a monitor wants to know."""
@@ -58,8 +61,8 @@ class Figures:
         loop.health.labels = loop.labels.tally
         loop.health.latency = self._latency.summary()
         status = messages.status(loop.session, loop.health, loop.inlet, chain, loop.seq, loop.clock())
-        told = {"histograms": self._told_histograms(chain), "queues": self._queues(chain)}
-        told["staleness"] = loop.staleness.describe()
+        told: dict[str, Any] = {"histograms": self._told_histograms(chain), "queues": self._queues(chain)}
+        told |= {"staleness": loop.staleness.describe(), "shed": list(loop.shedding.shed)}
         return status | told | loop.encoders.describe() | {"recording": loop.recordings.describe()}
 
     def _told_histograms(self, chain: Chain | None) -> dict[str, Any]:

@@ -99,6 +99,11 @@ class Journal:
             self.note("stale", bin=number)
         return found
 
+    def sheds(self, what: str, is_shed: bool) -> bool:
+        """Whether the loop may leave something out now, or give it back."""
+        self.note("shed", what=what, is_shed=is_shed)
+        return True
+
     def is_due(self, what: str, number: int, block: int, result: Future[Any]) -> bool:
         """Whether work beside the loop, the `number`-th of its kind, is to come into use after this block of the run.
 

@@ -34,6 +34,7 @@ from neuroloop.session.publish import Publish
 from neuroloop.session.recordings import Recordings
 from neuroloop.session.ring import Ring
 from neuroloop.session.sender_clock import step_event
+from neuroloop.session.shedding import Shedding
 from neuroloop.session.staleness import Staleness
 from neuroloop.session.streams import StreamDescription
 from neuroloop.session.swaps import Swaps
@@ -85,6 +86,7 @@ class Loop:
         self.telling = Telling(self, publish)
         self.event = self.telling.event
         self.staleness = Staleness(session, self.journal)
+        self.shedding = Shedding(self)
         self.swaps = Swaps(self)
         self.encoders = Encoders(self, publish)
         self.teaching = Teaching(self)
@@ -359,8 +361,14 @@ class Loop:
             continuous = getattr(decoder, "continuous", False)
             chain.outlets.push(time.end, message["scores"], message["label"], continuous)
         chain.history.add(self.seq, time.end, outcome.values, outcome.reason is None)
-        chain.decoders.show(outcome, self.seq, time, version, message["index"])
-        self.encoders.show(outcome, time)
+        if self.shedding.leaves_out("shadows"):
+            chain.decoders.skip()
+        else:
+            chain.decoders.show(outcome, self.seq, time, version, message["index"])
+        if self.shedding.leaves_out("encoders"):
+            self.encoders.skip()
+        else:
+            self.encoders.show(outcome, time)
         self.telling.of_decoders()
         self.journal.place.seq += 1
         self.health.tally.bins += 1

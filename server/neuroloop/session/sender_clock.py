@@ -17,9 +17,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from neuroloop.session.timeline import AHEAD_S, Step
+from neuroloop.session.timeline import AHEAD_S, WHOLE_TOLERANCE, Step
 
 KEEPS_TIME_S = 5.0  # without a jump against the arrivals, until a sender is known to send in real time
+BURST_S = 1.0  # of samples that may come before their time
 FOLLOWED_S = 1.0  # the measured offset has followed a step if it agrees to this
 SECONDS = 60
 LEAST_SECONDS = 10
@@ -63,6 +64,8 @@ class SenderClock:
         self._points.clear()
         self._best: tuple[float, float, float] | None = None
         self._second = -np.inf
+        self._first: tuple[int, float] | None = None
+        self._ahead_s = 0.0
         self._lead = -np.inf
         self._since = np.inf
         self.offset = Offset()
@@ -71,8 +74,17 @@ class SenderClock:
         """An arrival by the corrected clock; NaN unless the sender is known to keep time."""
         return arrival - self.offset.now if arrival - self._since > KEEPS_TIME_S else nan
 
+    @property
+    def is_in_real_time(self) -> bool:
+        """Whether no more samples have come in this run than the time since its first bin has room for."""
+        return self._ahead_s <= BURST_S
+
     def bin(self, index: int, newest: float, arrival: float) -> None:
         """A bin's last sample: its index, its LSL time here, and when it arrived."""
+        if self._first is None:
+            self._first = index, arrival
+        passed_s = arrival - self._first[1]
+        self._ahead_s = (index - self._first[0]) * self._period - passed_s * (1 + WHOLE_TOLERANCE)
         lead = newest - arrival
         if abs(lead - self._lead) > AHEAD_S:
             self._lead, self._since = lead, arrival

@@ -124,15 +124,15 @@ class Shadow:
         if self.handing_over is not None:
             self.late.append(item)
             return 0, 0
-        lost = self._drop() if self._queue.qsize() >= QUEUE_LENGTH else (0, 0)
+        lost = self.drop() if self._queue.qsize() >= QUEUE_LENGTH else (0, 0)
         if isinstance(item, Replace):
             self.running = item.running
             self.agreed = self.compared = 0
         self._queue.put(item)
         return lost
 
-    def _drop(self) -> tuple[int, int]:
-        """Every bin, and all lessons but the newest; what else waits there is obeyed."""
+    def drop(self) -> tuple[int, int]:
+        """Let go of every bin, and all lessons but the newest; what else waits there is obeyed."""
         items: list[Item] = []
         with suppress(Empty):
             while True:

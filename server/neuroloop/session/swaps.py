@@ -65,6 +65,11 @@ class Swaps:
         self._jobs: list[Job] = []
         self._promotions: dict[str, Future[Any]] = {}
 
+    @property
+    def is_promoting(self) -> bool:
+        """Whether a shadow is on its way to become the active decoder."""
+        return bool(self._promotions)
+
     def load(self, request: LoadRequest, reply: Future[Any]) -> None:
         """Begin; `reply` gets the receipt, or the error. Raises Conflict."""
         decoders = self._decoders()
@@ -180,6 +185,8 @@ class Swaps:
         """Make a shadow the active decoder as soon as it has seen every bin. Raises NotFound, Conflict."""
         decoders = self._decoders()
         shadow = decoders.shadow(name)
+        if self._loop.shedding.leaves_out("shadows"):
+            raise Conflict(f"shadow {name!r} gets no bins while the session is overloaded; promote it when it does")
         if shadow.waiting > LATE_BINS:
             raise Conflict(f"shadow {name!r} is {shadow.waiting} bins behind; promote it when it keeps up with them")
 

@@ -23,6 +23,7 @@ class Watch:
         self._health = health
         self._bins = self._late = self._lost = 0
         self._skipped_as_stale = False
+        self.late_share = 0.0
         self._nonfinite = chain.cutter.nonfinite_by_channel.copy()
 
     def bin(self, process_ms: float) -> None:
@@ -68,6 +69,7 @@ class Watch:
     def _tell_overload(self) -> Iterator[Event]:
         late, bins = self._late, self._bins
         self._late = self._bins = 0
+        self.late_share = late / bins if bins else 0.0
         if late > OVERLOAD_SHARE * bins:
             self._health.detail = f"overload: {late} of {bins} bins late in the last second"
             yield "overload", self._health.detail, {"late_bins": late, "bins": bins}

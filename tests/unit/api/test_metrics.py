@@ -67,7 +67,7 @@ def test_subscribers_are_counted_once_each_whatever_their_topics(
 
 
 def test_labels_have_bounded_values_and_a_deleted_session_leaves_none(http: httpx.Client, new_session: str) -> None:
-    allowed = {"session", "state", "stage", "queue", "role", "le", "version"}
+    allowed = {"what", "session", "state", "stage", "queue", "role", "le", "version"}
     labels = {name for _, text in metrics(http) for name in re.findall(r'([a-z]+)="', text)}
     assert labels <= allowed
     assert http.delete(f"/v1/sessions/{new_session}").is_success

@@ -67,6 +67,15 @@ def test_a_stream_faster_than_real_time_never_keeps_time():
     for number in range(1000):
         clock.bin(number * 20, 100 + number * BIN_S, 100 + number * BIN_S / 10)
         assert math.isnan(clock.arrived(100 + number * BIN_S / 10))
+    assert not clock.is_in_real_time
+
+
+def test_a_burst_after_a_pause_and_a_slow_drift_are_still_real_time():
+    clock = SenderClock(1000.0)
+    for number in range(50_000):
+        arrival = number if not 500 < number < 1000 else 1000  # ten seconds of samples come at once
+        clock.bin(number * 20, 100 + number * BIN_S, 100 + arrival * BIN_S / 1.001)
+        assert clock.is_in_real_time
 
 
 def test_an_offset_that_follows_a_corrected_step_is_not_counted_twice():
