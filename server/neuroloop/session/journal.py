@@ -85,7 +85,7 @@ class Journal:
         return measured
 
     def arrived(self, measured: float) -> float:
-        """When the last sample did, for the timeline; NaN where that is not known."""
+        """What `SenderClock.arrived` says, for the timeline."""
         return measured
 
     def clock_step(self, ring: Ring, step: Step) -> None:

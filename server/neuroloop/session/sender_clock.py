@@ -71,8 +71,11 @@ class SenderClock:
         self.offset = Offset()
 
     def arrived(self, arrival: float) -> float:
-        """An arrival by the corrected clock; NaN unless the sender is known to keep time."""
-        return arrival - self.offset.now if arrival - self._since > KEEPS_TIME_S else nan
+        """What a sample that comes now should be stamped, by the corrected clock and the usual delay.
+
+        NaN unless the sender is known to keep time.
+        """
+        return arrival - self.offset.now + self._lead if arrival - self._since > KEEPS_TIME_S else nan
 
     @property
     def is_in_real_time(self) -> bool:

@@ -65,9 +65,10 @@ def _follow(
 ) -> tuple[int, int]:
     """Judge samples start..stop-1 of a circular array of timestamps, correcting and smoothing them in place.
 
-    start, stop: absolute sample counts; the slot is count % len(times). arrived: when the last of them was, by the
-    corrected clock, NaN if that is not to be used. known: count of a sample at which a step is known, -1 for none, and
-    its corrected time. step: gets the count and the corrected time of a step, and whether the timestamps alone tell it.
+    start, stop: absolute sample counts; the slot is count % len(times). arrived: the time that the last of them should
+    have by when it came, by the corrected clock; NaN if that is not to be used. known: count of a sample at which a
+    step is known, -1 for none, and its corrected time. step: gets the count and the corrected time of a step, and
+    whether the timestamps alone tell it.
     Returns (released, gaps): samples before `released` are judged; gaps found, their position and length in the arrays.
     """
     period = 1.0 / nominal_srate
@@ -93,7 +94,7 @@ def _follow(
             continue
         jump = t - state[RAW]
         back = BACK_S if state[JITTER_LEFT] == 0.0 else BACK_JITTERED_S
-        is_ahead = t > arrived + AHEAD_S and state[RAW] <= arrived + AHEAD_S
+        is_ahead = jump > AHEAD_S and t > arrived + AHEAD_S and state[RAW] <= arrived + AHEAD_S
         if i == known[0] or abs(jump) > MAX_GAP_S or jump < -back or is_ahead:  # no hole: the sender's clock was set
             t = state[LINE] + (state[HELD] + 1.0) * period
             missing = np.int64(0)
@@ -222,7 +223,7 @@ class Timeline:
     def follow(self, times: NDArray[np.float64], stop: int, arrived: float = nan) -> tuple[int, list[tuple[int, int]]]:
         """Judge the samples up to absolute count `stop` of the circular array `times`, seconds, smoothing in place.
 
-        arrived: when the last of them was, by the corrected clock; only of a sender that keeps time.
+        arrived: the time that the last of them should have by when it came; only of a sender that keeps time.
         Returns the count up to which samples are released, and the new gaps as (count of the sample after it, samples
         missing). Clock steps are in `take_steps`.
         """

@@ -186,3 +186,10 @@ def test_steps_that_are_expected_are_found_again_without_arrivals_to_the_bit():
     assert replayed.follow(again, len(again)) == (3000, gaps)
     np.testing.assert_array_equal(again, followed)
     assert [step.seconds for step in replayed.take_steps()] == [step.seconds for step in steps]
+
+
+def test_a_clock_that_runs_ahead_slowly_is_never_taken_for_one_that_was_set():
+    true = 50 + np.arange(6000) / RATE
+    times = 50 + np.arange(6000) * 1.0001 / RATE
+    _, gaps, timeline = follow_with_arrivals(times + 0.2499, true)  # passes 250 ms ahead of its arrivals
+    assert (gaps, timeline.clock_steps) == ([], 0)
