@@ -37,7 +37,7 @@ def test_a_loop_behind_does_what_its_policy_says_tells_it_and_replays_to_the_bit
     source.push(pattern(400, "b"), missing=100_000)  # these wait until the bins of the hole are answered
     session.event("stale")
     source.push(pattern(200, "b"))
-    session.event("in_time")
+    session.until(lambda: source.push(pattern(20, "b")) or session.events("in_time"), "in_time")
     session.until(lambda: source.push(pattern(20, "b")) or session.predictions()[-1]["label"] == "b")
     if policy == "skip_to_latest":
         session.event("overrun")  # told once a second
