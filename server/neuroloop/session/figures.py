@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from neuroloop.session.loop import Loop
 
 STAGES = ("stream", "process", "age")
+BUSY_SHARE = 0.5  # of a second; a loop that waits for more of it has late bins because samples come many at a time
 
 
 class Figures:
@@ -25,6 +26,7 @@ class Figures:
         self._histograms = {stage: Histogram() for stage in STAGES}
         self._add = tuple(histogram.add for histogram in self._histograms.values())
         self._watch: Watch | None = None
+        self._waited_s = 0.0
 
     def begin(self, chain: Chain) -> None:
         """Another stream."""
@@ -45,15 +47,21 @@ class Figures:
         if self._watch is not None:
             self._watch.lost(samples, is_stale)
 
+    def waited(self, seconds: float) -> None:
+        """The loop had nothing to do."""
+        self._waited_s += seconds
+
     def second(self) -> Iterator[Event]:
         """Events (name, text, facts) of the second that ended."""
+        is_busy, self._waited_s = self._waited_s < 1.0 - BUSY_SHARE, 0.0
         if self._watch is not None:
             yield from self._watch.second()
         chain = self._loop.chain
         if self._watch is not None and chain is not None:
             yield from chain.clock.second()
             # Of a stream that is played faster than in real time, bins are late however little there is to do.
-            yield from self._loop.shedding.second(self._watch.late_share if chain.clock.is_in_real_time else 0.0)
+            is_overload = is_busy and chain.clock.is_in_real_time
+            yield from self._loop.shedding.second(self._watch.late_share if is_overload else 0.0)
 
     def status(self) -> dict[str, Any]:
         """Everything that a person or a monitor wants to know."""

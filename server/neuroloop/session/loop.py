@@ -134,6 +134,7 @@ class Loop:
         if self.chain is not None and self.chain.rereferencing is not None:
             self.telling.events(self.chain.rereferencing.finish_jobs(self.seq))  # those that no block waits for
         self.inbox.wait(max(0.0, min(LONGEST_WAIT_S, self._second - now)))
+        self.figures.waited(self.clock() - now)
 
     def take(self, message: Any, handle: dict[str, Any]) -> None:
         """What came through the inbox, between two steps."""
