@@ -100,16 +100,65 @@ def repair(recording: File) -> None:
 @app.command()
 def export(
     recording: File,
-    target: Annotated[Path, typer.Argument(metavar="TARGET.fif", help="A file for MNE; its name ends in _raw.fif.")],
-    stream: Annotated[str | None, typer.Option(help="Name of the stream, where there are several.")] = None,
+    target: Annotated[
+        Path,
+        typer.Argument(
+            metavar="TARGET", help="NAME_raw.fif for MNE, NAME.nwb for NWB; with --bids the data set's folder."
+        ),
+    ],
+    stream: Annotated[
+        str | None, typer.Option(help="Name of the stream, where there are several; NWB takes all by default.")
+    ] = None,
+    subject: Annotated[
+        list[str] | None,
+        typer.Option(help="Four of them: id=M7, species=Mus musculus, age=P90D, sex=F (or M, O, U); or none (NWB)."),
+    ] = None,
+    bids: Annotated[
+        str | None, typer.Option(help="Name the NWB file as BIDS does: sub-01[_ses-02]_task-reach[_acq-a][_run-1].")
+    ] = None,
 ) -> None:
-    """Hand the samples of a stream over to other programs, with markers as annotations."""
-    from neuroloop.recording import to_mne
+    """Hand a recording over to other programs.
+
+    MNE gets the samples of a stream, with markers as annotations. NWB gets every stream of numbers, the electrodes,
+    markers, and of a session its labels as trials, its rates and its predictions.
+    """
+    from neuroloop.recording import to_mne, to_nwb
 
     with one_line_errors():
-        if target.suffix != ".fif":
-            raise ConfigError(f"target: expected a name that ends in .fif, got {str(target)!r}")
+        if bids is not None:
+            target = _bids(recording, target, bids, stream)
+        if target.suffix not in (".fif", ".nwb"):
+            raise ConfigError(f"target: expected a name that ends in .fif or .nwb, got {str(target)!r}")
         if target.exists():
             raise ConfigError(f"target: {target} is there already; choose another name")
-        to_mne(recording, stream).save(target, verbose="error")
+        if target.suffix == ".nwb":
+            to_nwb(recording, target, stream, _pairs(subject) if subject else None)
+        elif subject:
+            raise ConfigError("subject: is only for a target that ends in .nwb")
+        else:
+            to_mne(recording, stream).save(target, verbose="error")
     typer.echo(str(target))
+
+
+def _pairs(texts: list[str]) -> dict[str, str]:
+    """Raises ConfigError."""
+    pairs = [text.partition("=") for text in texts]
+    for (key, equals, value), text in zip(pairs, texts, strict=True):
+        if not (key and equals and value):
+            raise ConfigError(f"subject: expected key=value, as age=P30Y; got {text!r}")
+    return {key: value for key, _, value in pairs}
+
+
+def _bids(recording: Path, root: Path, entities: str, stream: str | None) -> Path:
+    """The target. Raises ConfigError, ModelError."""
+    from neuroloop.recording.bids import bids_path
+    from neuroloop.recording.nwb_export import chosen_streams
+    from neuroloop.recording.reader import open_xdf
+
+    with open_xdf(recording) as file:
+        types = {one.info.type for one in chosen_streams(file, stream)}
+    if len(types) != 1:
+        raise ConfigError(
+            f"bids: streams of the types {', '.join(sorted(types))} go into different files; name a stream"
+        )
+    return bids_path(root, entities, types.pop())

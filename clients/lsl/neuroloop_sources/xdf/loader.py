@@ -41,7 +41,7 @@ def load_xdf(path: Path, stream: str | None = None, markers: str | None = None) 
         format=chosen.info.format,
         read=lambda start, stop: np.asarray(chosen.read(start, stop).values),
         markers=tuple((chosen.place(time) / srate, text) for time, text in read_markers(file, markers)),
-        positions_mm=_positions(chosen),
+        positions_mm=positions_mm(chosen),
         times=times,
     )
 
@@ -102,7 +102,7 @@ def _facts(stream: XdfStream) -> str:
     return f"{info.type or 'no type'}, {info.channel_count} x {info.format} at {info.nominal_srate:g} Hz"
 
 
-def _positions(stream: XdfStream) -> tuple[tuple[float, float, float], ...]:
+def positions_mm(stream: XdfStream) -> tuple[tuple[float, float, float], ...]:
     """In millimetres, where every channel has one."""
     axes = [stream.of_channels(f"location/{axis}") for axis in "XYZ"]
     try:
