@@ -40,6 +40,7 @@ def replay(
         Path | None, typer.Option(help="Configuration of the server whose registry has the decoder.")
     ] = None,
     html: Annotated[Path | None, typer.Option(help="Draw both timelines of labels into this file.")] = None,
+    png: Annotated[Path | None, typer.Option(help="The same as a PNG file (needs matplotlib).")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
 ) -> None:
     """Run a recorded session again, by the same code: to see that it does the same, or what it would have done.
@@ -61,14 +62,21 @@ def replay(
 
         model = None if decoder is None else _model(decoder, config)
         comparison = what_if(recording, model, parse_changes(changes or []), speed)
-        if html is not None:
-            from neuroloop.recording.picture import picture
-
-            html.write_text(picture(comparison, f"{recording.stem}: {_said(comparison)}"))
+        _draw(comparison, f"{recording.stem}: {_said(comparison)}", html, png)
         if as_json:
             typer.echo(json.dumps(comparison.plain()))
         else:
             _show(comparison)
+
+
+def _draw(comparison: Comparison, title: str, html: Path | None, png: Path | None) -> None:
+    """Raises ModelError."""
+    from neuroloop.recording import picture
+
+    if html is not None:
+        html.write_text(picture.picture(comparison, title))
+    if png is not None:
+        png.write_bytes(picture.png(comparison, title))
 
 
 def _verify(recording: Path, verify: bool, speed: float | None, as_json: bool) -> None:
@@ -141,7 +149,7 @@ def _show(comparison: Comparison) -> None:
         timeline.add_row(f"{segment.start:.2f}", f"{segment.end:.2f}", *texts)
     console.print(timeline)
     if len(comparison.segments) > SHOWN:
-        typer.echo(f"... and {len(comparison.segments) - SHOWN} more; --json has all, --html draws them")
+        typer.echo(f"... and {len(comparison.segments) - SHOWN} more; --json has all, --html and --png draw them")
 
 
 def _share(value: float | None) -> str:

@@ -1,10 +1,14 @@
 """Two timelines of labels beside each other."""
 
+import io
+import sys
+
+import numpy as np
 import pytest
 
 from neuroloop.config import parse_session
-from neuroloop.errors import ConfigError
-from neuroloop.recording.picture import picture
+from neuroloop.errors import ConfigError, ModelError
+from neuroloop.recording.picture import COLOURS, picture, png
 from neuroloop.recording.what_if import Segment, changed, compare, parse_changes
 
 SETTINGS = parse_session({"name": "s", "stream": {"name": "x"}, "classes": ["a", "b"]}).model_dump(mode="json")
@@ -78,3 +82,34 @@ def test_the_picture_shows_every_label_and_takes_no_text_for_markup() -> None:
     assert "&lt;b&gt;" in drawn
     assert "<b>" not in drawn
     assert "a &amp; b" in drawn
+
+
+def test_the_png_has_bars_as_long_as_their_labels_hold() -> None:
+    pytest.importorskip("matplotlib")
+    from matplotlib.image import imread
+
+    image = imread(io.BytesIO(png(compare({}, WAS, NOW, LABELS, [], []), "_a$b$")))
+    assert image.shape[:2] == (300, 1200)
+    colours = [np.array([int(colour[at : at + 2], 16) for at in (1, 3, 5)]) / 255 for colour in COLOURS[:2]]
+    of_a, of_b = (np.abs(image[:, :, :3] - colour).max(2) < 0.01 for colour in colours)
+    areas = [int(shown[:, :1110].sum()) for shown in (of_a, of_b)]  # the legend is right of them
+    bins_of_a, bins_of_b = 2 + 4 + 3, 4 + 4 + 6  # meant, recorded, replayed
+    assert areas[0] / areas[1] == pytest.approx(bins_of_a / bins_of_b, rel=0.03)
+
+
+def test_labels_that_look_like_formulas_are_drawn_as_they_are() -> None:
+    pytest.importorskip("matplotlib")
+    odd = [(time, {"a": "_a", "b": "$\\nosuch{$"}.get(label or "")) for time, label in NOW]
+    assert png(compare({}, WAS, odd, LABELS, [], []), "$\\nosuch{$").startswith(b"\x89PNG")
+
+
+def test_a_png_of_timelines_without_labels_is_empty_bars() -> None:
+    pytest.importorskip("matplotlib")
+    silent = [(time, None) for time, _ in WAS]
+    assert png(compare({}, silent, silent, [], [], []), "nothing").startswith(b"\x89PNG")
+
+
+def test_without_matplotlib_the_error_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(ModelError, match="pip install matplotlib; or draw HTML"):
+        png(compare({}, WAS, NOW, LABELS, [], []), "a")
