@@ -6,14 +6,17 @@ import signal
 import time
 
 import numpy as np
+import pylsl
 import pytest
 from tests.integration.conftest import ALL
 from tests.integration.models import loading, trained, weights
 from tests.integration.test_recording import RECORDING, on_disk, path_of
 
+from neuroloop.configs import example
 from neuroloop.models.maxrate import MaxRate
 from neuroloop.recording.verification import verify
 from neuroloop.recording.what_if import Model, what_if
+from neuroloop.server_config import load
 
 BROADBAND = {
     "front_end": {"kind": "broadband", "band": [100.0, 450.0], "calibration_s": 0.2},
@@ -53,12 +56,24 @@ def source(open_source, unique_name):
 
 
 def stream_live(session, source, seconds, seed, missing=0):
-    """Send at about twice real time, and wait until it was answered."""
-    data = noise(round(seconds * source.nominal_srate), seed=seed)
-    for first in range(0, len(data), 100):
-        source.push(data[first : first + 100], chunk=33, missing=missing if first == 0 else 0)
-        time.sleep(0.025)  # a session that learns beside its loop must have the time to
+    """Send spikes at about twice real time, and wait until they were answered."""
+    send_live(session, source, noise(round(seconds * source.nominal_srate), seed=seed), missing)
+
+
+def send_live(session, source, data, missing=0, speed=2.0):
+    """Send so many times real time, in 50 ms of data or less, and wait until it was answered."""
+    step = min(100, round(0.05 * source.nominal_srate))
+    for first in range(0, len(data), step):
+        source.push(data[first : first + step], chunk=33, missing=missing if first == 0 else 0)
+        time.sleep(step / source.nominal_srate / speed)  # a session that learns beside its loop must have the time to
     session.receive()
+
+
+def kill(session, predictions):
+    """End the process in the middle of its work, when so many predictions are on the disk."""
+    on_disk(session, predictions=predictions)
+    os.kill(session.process.pid, signal.SIGKILL)
+    session.process.wait()
 
 
 def checked(path, predictions):
@@ -118,10 +133,44 @@ def test_a_session_that_was_killed_is_replayed_up_to_its_last_moment(broadband, 
     stream_live(session, source, 1.0, seed=1)
     session.command("label", label="a")
     stream_live(session, source, 0.4, seed=2)
-    on_disk(session, predictions=60)
-    os.kill(session.process.pid, signal.SIGKILL)
-    session.process.wait()
+    kill(session, predictions=60)
     checked(path_of(session), 60)
+
+
+SRATE = 250.0  # of the headset
+
+
+def rhythm(seconds, hertz, microvolts, channels=8, seed=0):
+    """A headset's noise and one rhythm, which the channels share."""
+    samples = round(seconds * SRATE)
+    wave = microvolts * np.sin(2 * np.pi * hertz * np.arange(samples)[:, None] / SRATE)
+    return (np.random.default_rng(seed).normal(0, 5, (samples, channels)) + wave).astype(np.float32)
+
+
+def test_a_headset_session_that_was_killed_is_replayed_with_its_markers_and_its_shadow(
+    start_session, open_source, unique_name
+):
+    settings = load(example("headset")).sessions[0].model_dump(mode="json")
+    settings |= {"name": unique_name, "stream": {"name": unique_name}, "recording": RECORDING}
+    settings["markers"][0]["stream"] = {"name": f"{unique_name}-m"}
+    session = start_session(exit_code=-signal.SIGKILL, **settings)
+    cues = pylsl.StreamOutlet(
+        pylsl.StreamInfo(f"{unique_name}-m", "Markers", 1, 0.0, pylsl.cf_string, f"{unique_name}-m")
+    )
+    source = open_source(unique_name, channel_count=8, nominal_srate=SRATE)
+    source.wait_for_consumers()
+    assert cues.wait_for_consumers(60)
+    send_live(session, source, rhythm(1.0, 10, 5), speed=4)
+    for count, (cue, microvolts) in enumerate([("eyes-open", 5), ("eyes-closed", 40)], 1):
+        cues.push_sample([cue], source.start + source.sent / SRATE)
+        send_live(session, source, rhythm(3.0, 10, microvolts, seed=count), speed=4)
+        session.event("label_learned", count)
+    send_live(session, source, rhythm(3.0, 10, 5, seed=3), speed=4)
+    kill(session, predictions=2 * 95)
+    session.receive()
+    assert {p["label"] for p in session.predictions()} == {None, "open", "closed"}
+    assert session.predictions("shadow")
+    checked(path_of(session), 2 * 95)
 
 
 def test_a_recording_that_was_changed_is_told_with_bin_and_stage(broadband, source, tmp_path):
