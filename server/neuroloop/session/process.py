@@ -80,7 +80,8 @@ def main(arguments: list[str] | None = None) -> None:
     publisher = Publisher(context, options.results, keys)
     folder = given.get("recordings")
     recordings = None if folder is None else Path(folder)
-    loop = Loop(session, publisher, inbox, given.get("seq", 0), recordings=recordings)
+    checkpoint = Path(given["checkpoint"]) if given.get("checkpoint") else None
+    loop = Loop(session, publisher, inbox, given.get("seq", 0), recordings=recordings, checkpoint=checkpoint)
     commands = CommandThread(context, options.commands, loop, keys)
     print(json.dumps({"commands": commands.endpoint, "results": publisher.endpoint}), flush=True)
     keeper = (inbox, given.get("lock"), given.get("outlive_s", 0.0))
@@ -90,7 +91,7 @@ def main(arguments: list[str] | None = None) -> None:
     run_at(Level.LOOP)
     gc.disable()  # collected by the loop, between bins
     try:
-        loop.run(HANDLERS)
+        loop.run(HANDLERS, given.get("goes_on", False))
     finally:
         commands.end()
         publisher.close()

@@ -86,7 +86,14 @@ class Answer:
     told: str | None
 
 
-Item = ShadowBin | Taught | Reset | Replace | HandOver
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Have the thread show its decoder to a function, after what came before."""
+
+    run: Callable[[RunningDecoder], None]
+
+
+Item = ShadowBin | Taught | Reset | Replace | HandOver | Ask
 Told = Answer | Fault | Handed
 
 
@@ -205,6 +212,8 @@ class Shadow:
                     running.learn(item)
                 case Reset():
                     running.reset()
+                case Ask():
+                    item.run(running)
         except Fault as fault:
             return fault
         return None
