@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from neuroloop.errors import ConfigError, Unavailable
 from neuroloop.server_config import RaySettings, ServerSettings
 from neuroloop.session.launching import Launcher, LocalLauncher
+from neuroloop.session.spare import SpareLauncher
 from neuroloop.training.executor import Executor, LocalExecutor
 
 NAMESPACE = "neuroloop"
@@ -29,7 +30,8 @@ def executor_of(settings: ServerSettings) -> Executor:
 def launcher_of(settings: ServerSettings, program: Sequence[str], arguments: Sequence[str]) -> Launcher:
     """What starts the sessions of this server. program: on this machine; arguments: of it, on any."""
     if settings.engine == "local":
-        return LocalLauncher((*program, *arguments))
+        local = LocalLauncher((*program, *arguments))
+        return SpareLauncher(local) if settings.supervision.spare else local
     from neuroloop.session.ray_launcher import RayLauncher
 
     return RayLauncher(settings.ray.session, arguments)

@@ -41,6 +41,7 @@ from neuroloop.registry.registry import Registry
 from neuroloop.server_config import ServerSettings, is_loopback
 from neuroloop.session.adoption import RunFolder
 from neuroloop.session.launching import SESSION_PROGRAM
+from neuroloop.session.spare import SpareLauncher
 from neuroloop.session.streams import configure_lsl
 from neuroloop.tokens import TokenFile
 from neuroloop.training.jobs import FitJobs
@@ -92,6 +93,8 @@ def create_app(
             await inference.close()
             await jobs.close()
             await live.close()
+            if isinstance(launcher, SpareLauncher):
+                await launcher.close()
             requests.close()
 
     app = FastAPI(title="neuroloop", version=__version__, lifespan=lifespan, responses={"default": errors.DESCRIPTION})

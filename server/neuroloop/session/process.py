@@ -59,8 +59,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--commands", required=True, help="ZeroMQ endpoint to bind for commands")
     parser.add_argument("--results", required=True, help="ZeroMQ endpoint to bind for results")
     parser.add_argument("--log-level", default="info", help="debug, info, warning or error")
+    parser.add_argument("--spare", help="file that says, by being there, that everything is loaded")
     options = parser.parse_args(arguments)
-    given = json.loads(sys.stdin.readline())
+    line = sys.stdin.readline()
+    if not line:
+        return  # the server has ended, and never used this process
+    given = json.loads(line)
     session = SessionSettings.model_validate(given["session"])
     configure_lsl(LslSettings.model_validate(given["lsl"]))
     pylsl.local_clock()  # loads liblsl now
