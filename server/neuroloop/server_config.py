@@ -62,7 +62,7 @@ class SupervisionSettings(Settings):
         None, gt=0, description="resident memory at which a process is ended; by default there is no limit"
     )
     spare: bool = Field(
-        True, description="keep a process ready that has everything loaded, for the next session; it takes 300 MB"
+        False, description="keep a process ready that has everything loaded, for the next session; it takes 300 MB"
     )
 
 
