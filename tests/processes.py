@@ -25,8 +25,7 @@ def wait_until(condition: Callable[[], Any], what: str = "what the test waits fo
 def write_config(folder: Path, **settings: Any) -> Path:
     """The configuration of a server on a free port, whose files are kept below this folder."""
     config = folder / "server.yaml"
-    plain = {"port": 0, "folder": str(folder / "data"), "supervision": {"spare": False}}
-    config.write_text(json.dumps(plain | settings))
+    config.write_text(json.dumps({"port": 0, "folder": str(folder / "data"), **settings}))
     return config
 
 

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from neuroloop.errors import ConfigError, Unavailable
 from neuroloop.server_config import RaySettings, ServerSettings
 from neuroloop.session.launching import Launcher, LocalLauncher
-from neuroloop.session.spare import SpareLauncher
 from neuroloop.training.executor import Executor, LocalExecutor
 
 NAMESPACE = "neuroloop"
@@ -30,8 +29,7 @@ def executor_of(settings: ServerSettings) -> Executor:
 def launcher_of(settings: ServerSettings, program: Sequence[str], arguments: Sequence[str]) -> Launcher:
     """What starts the sessions of this server. program: on this machine; arguments: of it, on any."""
     if settings.engine == "local":
-        local = LocalLauncher((*program, *arguments))
-        return SpareLauncher(local) if settings.supervision.spare else local
+        return LocalLauncher((*program, *arguments))
     from neuroloop.session.ray_launcher import RayLauncher
 
     return RayLauncher(settings.ray.session, arguments)

@@ -16,7 +16,6 @@ NAMES = (
     "position",
     "recording",
     "replay",
-    "restarts",
 )
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import Depends, FastAPI
 
-from neuroloop import __version__, notify
+from neuroloop import __version__
 from neuroloop.api import (
     audit,
     decoders,
@@ -41,7 +41,6 @@ from neuroloop.registry.registry import Registry
 from neuroloop.server_config import ServerSettings, is_loopback
 from neuroloop.session.adoption import RunFolder
 from neuroloop.session.launching import SESSION_PROGRAM
-from neuroloop.session.spare import SpareLauncher
 from neuroloop.session.streams import configure_lsl
 from neuroloop.tokens import TokenFile
 from neuroloop.training.jobs import FitJobs
@@ -68,7 +67,7 @@ def create_app(
         launcher = launcher_of(settings, session_program, ("--log-level", settings.log_level))
         records = run_folder if settings.engine == "local" else None
         live = app.state.sessions = LiveSessions(
-            settings.lsl, launcher, records, settings.outlive_s, app.state.recordings, settings.supervision
+            settings.lsl, launcher, records, settings.outlive_s, app.state.recordings
         )
         loading.install(app, live, registry)
         await live.adopt()
@@ -85,19 +84,14 @@ def create_app(
         await jobs.open()
         inference = app.state.inference = Inference()
         sharing = asyncio.create_task(Sharing(registry, live).keep(), name="sharing")
-        alive = asyncio.create_task(notify.keep_alive(), name="watchdog")
         try:
             yield
         finally:
-            notify.tell(notify.STOPPING)
             sharing.cancel()
-            alive.cancel()
-            await asyncio.gather(sharing, alive, return_exceptions=True)
+            await asyncio.gather(sharing, return_exceptions=True)
             await inference.close()
             await jobs.close()
             await live.close()
-            if isinstance(launcher, SpareLauncher):
-                await launcher.close()
             requests.close()
 
     app = FastAPI(title="neuroloop", version=__version__, lifespan=lifespan, responses={"default": errors.DESCRIPTION})

@@ -3,26 +3,17 @@
 Its first line of standard input is a JSON map: `session` (the session's configuration), `lsl`, and `seq`, the number of
 its first bin. The first line that it prints is a JSON map of the endpoints that it has bound: `tcp://ADDRESS:*` takes
 any free port. It ends when standard input is closed, so it never outlives whoever started it.
-
-With `--spare FILE` that line comes second: the first is a map with `warm`, the configuration of a session for which
-everything is loaded, and the file is there when that is done.
 """
 
 from __future__ import annotations
 
 import os
-import sys
-from pathlib import Path
 
 # Before numpy: one thread for every library. Other cores belong to the source, the API and the other sessions.
 for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
     os.environ.setdefault(_variable, "1")
 
+from neuroloop.session.process import main  # noqa: E402
+
 if __name__ == "__main__":
-    if "--spare" in sys.argv:
-        from neuroloop.session.warm import warm_up_beside
-
-        warm_up_beside(Path(sys.argv[sys.argv.index("--spare") + 1]))
-    from neuroloop.session.process import main
-
     main()

@@ -83,10 +83,9 @@ def _stop(loop: Loop, command: Command) -> dict[str, Any]:
     return {"state": loop.health.state}
 
 
-def _label(loop: Loop, command: Command) -> None:
+def _label(loop: Loop, command: Command) -> dict[str, Any]:
     arguments = command.arguments
-    told = loop.teaching.take(arguments.get("label"), _number(arguments, "start"), _number(arguments, "end"))
-    loop.checkpoints.answer_label(command.reply, told)
+    return loop.teaching.take(arguments.get("label"), _number(arguments, "start"), _number(arguments, "end"))
 
 
 def _rereference(loop: Loop, command: Command) -> dict[str, Any]:
@@ -115,19 +114,19 @@ def _rereference_load(loop: Loop, command: Command) -> None:
         if isinstance(outcome, NeuroloopError):
             command.reply.set_exception(outcome)
         else:
-            loop.checkpoints.answer(command.reply, {"version": outcome.version, "bin": rereferencing.bin})
+            command.reply.set_result({"version": outcome.version, "bin": rereferencing.bin})
 
     rereferencing.load(matrix, arguments.get("channels"), done)
 
 
-def _rereference_mode(loop: Loop, command: Command) -> None:
+def _rereference_mode(loop: Loop, command: Command) -> dict[str, Any]:
     rereferencing, arguments = _rereferencing(loop), command.arguments
     mode = arguments.get("mode")
     if mode is not None and mode not in MODES:
         raise ModelError(f"mode: expected one of {', '.join(MODES)}; got {mode!r}")
     half_life_s, ridge = _number(arguments, "half_life_s", above=0), _number(arguments, "ridge", least=0)
     rereferencing.set_mode(mode, half_life_s, ridge)
-    loop.checkpoints.answer(command.reply, rereferencing.describe())
+    return rereferencing.describe()
 
 
 def _rereference_fit(loop: Loop, command: Command) -> dict[str, Any]:

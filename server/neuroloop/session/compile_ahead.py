@@ -32,7 +32,7 @@ def compile_ahead() -> Iterator[str]:
             srate = 30_000.0 if front_end == "broadband" else 250.0
             facts = {"name": "none", "front_end": {"kind": front_end}, "outlets": {"enabled": False}}
             session = parse_session({"stream": {"name": "none"}, "classes": CLASSES} | facts | settings)
-            make_chain(session, described(srate, format), np.dtype(dtype)).end()
+            make_chain(session, _described(srate, format), np.dtype(dtype)).end()
         yield f"front end {front_end}"
     compile_for_every_format()
     compile_encoders()
@@ -42,8 +42,7 @@ def compile_ahead() -> Iterator[str]:
         yield f"decoder {kind}"
 
 
-def described(nominal_srate: float, format: str) -> StreamDescription:
-    """A stream of a few channels."""
+def _described(nominal_srate: float, format: str) -> StreamDescription:
     count = len(CHANNELS)
     return StreamDescription(
         "none", "none", "none", "none", count, nominal_srate, format, CHANNELS, ("",) * count, (None,) * count

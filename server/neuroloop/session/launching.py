@@ -112,24 +112,14 @@ class LocalLauncher:
         self._program = program
 
     async def launch(self, first_line: dict[str, Any]) -> LocalSession:
-        launched = await self._spawn()
-        give(launched.process, first_line)
-        return launched
-
-    async def prepare(self, ready: str) -> LocalSession:
-        """One that waits to be told what it is, once it has what `give` tells it loaded, and a file of this name is in
-        its directory. Raises OSError."""
-        return await self._spawn(ready)
-
-    async def _spawn(self, ready: str | None = None) -> LocalSession:
         directory = Path(tempfile.mkdtemp(prefix="neuroloop-"))
-        program = self._program if ready is None else (*self._program, "--spare", str(directory / ready))
         try:
-            process = await spawn(program, _endpoints(directory), directory / LOG, subprocess.DEVNULL)
+            process = await spawn(self._program, _endpoints(directory), directory / LOG, subprocess.DEVNULL)
         except OSError:
             (directory / LOG).unlink(missing_ok=True)
             directory.rmdir()
             raise
+        give(process, first_line)
         return LocalSession(process, LogTail(directory / LOG), directory)
 
 
@@ -152,9 +142,8 @@ async def spawn(program: Sequence[str], endpoints: Endpoints, log: Path, stdout:
         )
 
 
-def give(process: asyncio.subprocess.Process | AdoptedProcess, first_line: dict[str, Any]) -> None:
+def give(process: asyncio.subprocess.Process, first_line: dict[str, Any]) -> None:
     """Tell the process what it is to do."""
-    assert not isinstance(process, AdoptedProcess)
     assert process.stdin is not None
     process.stdin.write(json.dumps(first_line).encode() + b"\n")
 

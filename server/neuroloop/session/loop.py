@@ -21,7 +21,6 @@ from neuroloop.pipeline import Bin
 from neuroloop.session import messages
 from neuroloop.session.blocks import Block, Hole
 from neuroloop.session.chain import Chain, make_chain
-from neuroloop.session.checkpoints import Checkpoints
 from neuroloop.session.encoders import Encoders
 from neuroloop.session.figures import Figures
 from neuroloop.session.inbox import Call, Command, Crash, End, Found, Inbox, MarkerLabel, Notice, request_behind
@@ -60,12 +59,10 @@ class Loop:
         make_inlet: Callable[..., SampleInlet] = SampleInlet,
         clock: Callable[[], float] = local_clock,
         recordings: Path | None = None,
-        checkpoint: Path | None = None,
     ) -> None:
         """seq: of the first bin; other than 0 where this process goes on in the place of one that was lost.
 
         journal, make_inlet, clock: other than the default ones in a replay. recordings: the folder for them.
-        checkpoint: its file.
         """
         self.session = session
         self.inbox = inbox
@@ -94,15 +91,10 @@ class Loop:
         self.encoders = Encoders(self, publish)
         self.teaching = Teaching(self)
         self.recordings = Recordings(self, publish, recordings)
-        self.checkpoints = Checkpoints(self, checkpoint)
 
-    def run(self, handle: dict[str, Any], goes_on: bool = False) -> None:
-        """Until told to end. handle: command name -> function of (loop, command) that answers it.
-
-        goes_on: from the checkpoint of a process that ended.
-        """
+    def run(self, handle: dict[str, Any]) -> None:
+        """Until told to end. handle: command name -> function of (loop, command) that answers it."""
         try:
-            self.checkpoints.begin(goes_on)
             self.recordings.begin()
             if self.session.autostart:
                 self.start()
@@ -115,7 +107,6 @@ class Loop:
 
     def close(self) -> None:
         """End what runs beside the loop; whoever waits is told."""
-        self.checkpoints.end()
         self.swaps.end()
         self.encoders.end()
         self.recordings.end()
@@ -136,7 +127,6 @@ class Loop:
         if now >= self._second:
             self._every_second(now)
         self.swaps.receipts.expire(now)
-        self.checkpoints.turn(now)
         if more:
             self._place.has_more(now)
             return
@@ -176,11 +166,6 @@ class Loop:
                 self._ending = True
 
     @property
-    def is_in_hole(self) -> bool:
-        """Whether bins of a hole are still to be answered."""
-        return self._hole is not None
-
-    @property
     def seq(self) -> int:
         """Number of the next bin."""
         return self.journal.place.seq
@@ -199,8 +184,6 @@ class Loop:
             notify=lambda event: self.inbox.put(Notice(inlet, event)),
             wake=self.inbox.wake,
         )
-        if self.checkpoints.description is not None:
-            inlet.expect(self.checkpoints.description, self.checkpoints.clock_offset)
         self.inlet = inlet
         self.markers = marker_inlets(self.session, self.inbox)
         self.health.state, self.health.detail = "running", "looking for the stream"
@@ -232,7 +215,6 @@ class Loop:
         if chain is None or not chain.description.is_same_source(description):
             try:
                 chain = make_chain(self.session, description, dtype)
-                chain = self.checkpoints.give_back(chain, lambda: make_chain(self.session, description, dtype))
             except (ModelError, ConfigError) as error:
                 raise StreamError(str(error)) from error
             gc.collect()
@@ -257,8 +239,7 @@ class Loop:
                 self.event("session_started", "another stream than before: weights and unloaded decoders start anew")
             self.telling.of_decoders()
             self.figures.begin(chain)
-        if not self.checkpoints.rejoin(chain, start):
-            chain.restart(start)
+        chain.restart(start)
         self.journal.place.given = start
         self._hole, self._bin_missing, self._bin_nonfinite = None, 0, 0
         self.run_is_new = False

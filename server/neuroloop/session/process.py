@@ -59,12 +59,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--commands", required=True, help="ZeroMQ endpoint to bind for commands")
     parser.add_argument("--results", required=True, help="ZeroMQ endpoint to bind for results")
     parser.add_argument("--log-level", default="info", help="debug, info, warning or error")
-    parser.add_argument("--spare", help="file that says, by being there, that everything is loaded")
     options = parser.parse_args(arguments)
-    line = sys.stdin.readline()
-    if not line:
-        return  # the server has ended, and never used this process
-    given = json.loads(line)
+    given = json.loads(sys.stdin.readline())
     session = SessionSettings.model_validate(given["session"])
     configure_lsl(LslSettings.model_validate(given["lsl"]))
     pylsl.local_clock()  # loads liblsl now
@@ -84,8 +80,7 @@ def main(arguments: list[str] | None = None) -> None:
     publisher = Publisher(context, options.results, keys)
     folder = given.get("recordings")
     recordings = None if folder is None else Path(folder)
-    checkpoint = Path(given["checkpoint"]) if given.get("checkpoint") else None
-    loop = Loop(session, publisher, inbox, given.get("seq", 0), recordings=recordings, checkpoint=checkpoint)
+    loop = Loop(session, publisher, inbox, given.get("seq", 0), recordings=recordings)
     commands = CommandThread(context, options.commands, loop, keys)
     print(json.dumps({"commands": commands.endpoint, "results": publisher.endpoint}), flush=True)
     keeper = (inbox, given.get("lock"), given.get("outlive_s", 0.0))
@@ -95,7 +90,7 @@ def main(arguments: list[str] | None = None) -> None:
     run_at(Level.LOOP)
     gc.disable()  # collected by the loop, between bins
     try:
-        loop.run(HANDLERS, given.get("goes_on", False))
+        loop.run(HANDLERS)
     finally:
         commands.end()
         publisher.close()

@@ -86,14 +86,7 @@ class Answer:
     told: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """Have the thread show its decoder to a function, after what came before."""
-
-    run: Callable[[RunningDecoder], None]
-
-
-Item = ShadowBin | Taught | Reset | Replace | HandOver | Ask
+Item = ShadowBin | Taught | Reset | Replace | HandOver
 Told = Answer | Fault | Handed
 
 
@@ -212,8 +205,6 @@ class Shadow:
                     running.learn(item)
                 case Reset():
                     running.reset()
-                case Ask():
-                    item.run(running)
         except Fault as fault:
             return fault
         return None
