@@ -251,8 +251,9 @@ def test_a_session_made_anew_is_another_run(open_stream: Open, http: httpx.Clien
 
 
 def test_every_fourth_bin_is_sent_to_whom_that_is_enough(open_stream: Open) -> None:
-    messages = of_bins(open_stream("demo", "policy=every=4"), 8)
-    seqs = [message["seq"] for message in messages]
+    seqs = [message["seq"] for message in of_bins(open_stream("demo", "policy=every=4"), 9)]
+    whole = 0 if seqs[0] == seqs[1] else 1  # it may have begun between the two messages of a bin
+    seqs = seqs[whole : whole + 8]
     assert seqs == [seqs[0] + 4 * (n // 2) for n in range(8)]
     assert seqs[0] % 4 == 0
 

@@ -88,7 +88,7 @@ def start_shared(folder):
     return [Process(*one) for one in shared]
 
 
-@pytest.mark.parametrize("kind", ["lfr", "gsnn_continuous"])  # gsnn: on a cluster, in test_ray_shared_fits
+@pytest.mark.parametrize("kind", ["lfr"])  # gsnn: below, and on a cluster in test_ray_shared_fits
 def test_a_fit_by_two_processes_is_the_fit_by_one_but_for_rounding(tmp_path, kind):
     alone, shared = make_job(tmp_path / "alone", kind), make_job(tmp_path / "shared", kind, workers=2)
     processes = [Process(alone), *start_shared(shared)]
