@@ -35,7 +35,7 @@ def test_every_answer_is_described_none_is_a_fault_of_the_server_and_the_session
         while not stop.wait(10 / SRATE):
             source.push(ones(10))
 
-    limits = {"max-examples": "2", "workers": "2", "request-timeout": "30", "seed": "1"}
+    limits = {"max-examples": "2", "workers": "1", "request-timeout": "30", "seed": "1"}
     options = [part for name, value in limits.items() for part in (f"--{name}", value)]
     with (
         streaming(push),
