@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
-from neuroloop.server_commands import LOCAL, Model, Server, Session, Token, client_of, print_json
+from neuroloop.server_commands import (
+    LOCAL,
+    Alias,
+    Model,
+    Role,
+    Server,
+    Session,
+    Shadow,
+    Token,
+    Version,
+    client_of,
+    print_json,
+)
 
 app = typer.Typer(help="Encoders of a session: exchange, promote, roll back, remove.", no_args_is_help=True)
-
-Shadow = Annotated[str, typer.Argument(help="Name of a shadow.")]
 
 
 @app.command()
 def swap(
     session: Session,
     model: Model,
-    version: Annotated[int | None, typer.Option(min=1, help="Its number.")] = None,
-    alias: Annotated[str | None, typer.Option(help="Its alias, which the session then follows.")] = None,
-    role: Annotated[Literal["active", "shadow"], typer.Option(help="As what it runs.")] = "active",
+    version: Version = None,
+    alias: Alias = None,
+    role: Role = "active",
     encoder: Annotated[
         str | None, typer.Option(help="Its name in the session; by default the active one's, or the model's.")
     ] = None,

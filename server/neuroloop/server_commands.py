@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -22,6 +22,10 @@ Server = Annotated[str, typer.Option(help="Address of the server.")]
 Token = Annotated[str | None, typer.Option(envvar="NEUROLOOP_TOKEN", help="Of a server that asks for one.")]
 Session = Annotated[str, typer.Argument(help="Name of the session.")]
 Model = Annotated[str, typer.Argument(help="Name of the model.")]
+Version = Annotated[int | None, typer.Option(min=1, help="Its number.")]
+Alias = Annotated[str | None, typer.Option(help="Its alias, which the session then follows.")]
+Role = Annotated[Literal["active", "shadow"], typer.Option(help="As what it runs.")]
+Shadow = Annotated[str, typer.Argument(help="Name of a shadow.")]
 
 
 @contextmanager

@@ -7,7 +7,20 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from neuroloop.server_commands import LOCAL, Model, Server, Session, Token, client_of, print_json, read_yaml
+from neuroloop.server_commands import (
+    LOCAL,
+    Alias,
+    Model,
+    Role,
+    Server,
+    Session,
+    Shadow,
+    Token,
+    Version,
+    client_of,
+    print_json,
+    read_yaml,
+)
 
 app = typer.Typer(help="Sessions: see, start, stop, exchange decoders.", no_args_is_help=True)
 labels_app = typer.Typer(help="Labels of a session: what was meant, and what is decoded.", no_args_is_help=True)
@@ -64,9 +77,9 @@ def stop(session: Session, server: Server = LOCAL, token: Token = None) -> None:
 def swap(
     session: Session,
     model: Model,
-    version: Annotated[int | None, typer.Option(min=1, help="Its number.")] = None,
-    alias: Annotated[str | None, typer.Option(help="Its alias, which the session then follows.")] = None,
-    role: Annotated[Literal["active", "shadow"], typer.Option(help="As what it runs.")] = "active",
+    version: Version = None,
+    alias: Alias = None,
+    role: Role = "active",
     state: Annotated[
         Literal["carry", "reprime", "cold"] | None, typer.Option(help="What becomes of what is running.")
     ] = None,
@@ -80,12 +93,7 @@ def swap(
 
 
 @app.command()
-def promote(
-    session: Session,
-    decoder: Annotated[str, typer.Argument(help="Name of a shadow.")],
-    server: Server = LOCAL,
-    token: Token = None,
-) -> None:
+def promote(session: Session, decoder: Shadow, server: Server = LOCAL, token: Token = None) -> None:
     """Make a shadow the active decoder; prints the receipt, as JSON."""
     with client_of(server, token) as client:
         print_json(client.promote_decoder(session, decoder))
@@ -96,6 +104,13 @@ def rollback(session: Session, server: Server = LOCAL, token: Token = None) -> N
     """Return to the decoder that was active before; prints the receipt, as JSON."""
     with client_of(server, token) as client:
         print_json(client.roll_back_decoder(session))
+
+
+@app.command()
+def remove(session: Session, decoder: Shadow, server: Server = LOCAL, token: Token = None) -> None:
+    """Let a shadow go; prints which model it was, as JSON."""
+    with client_of(server, token) as client:
+        print_json(client.remove_shadow(session, decoder))
 
 
 @labels_app.command()

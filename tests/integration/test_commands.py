@@ -72,6 +72,8 @@ def test_a_session_is_made_watched_taught_and_given_another_decoder(decoding, tm
     assert refused.returncode == 1
     assert "demo" in refused.stderr or "champion" in refused.stderr
     assert json.loads(neuroloop("sessions", "rollback", "demo").stdout)["current"]["name"] != "reach"
+    neuroloop("sessions", "swap", "demo", "reach", "--version", "1", "--role", "shadow")
+    assert json.loads(neuroloop("sessions", "remove", "demo", "reach").stdout)["decoder"] == "reach"
 
     assert neuroloop("models", "download", "reach", "1", str(copy)).returncode == 0
     assert copy.read_bytes() == weights.read_bytes()

@@ -122,6 +122,15 @@ def test_promote_makes_a_shadow_active_and_rollback_puts_it_back(session, source
     assert [b["seq"] for b in session.bins(20)] == list(range(20))
 
 
+def test_a_rollback_onto_the_name_of_a_shadow_is_refused_until_that_has_gone(session, source):
+    swap(session, source, **loading(1, state="cold", decoder="third"))
+    swap(session, source, **loading(1, role="shadow", decoder="first"))
+    with pytest.raises(Refused, match="a shadow has the name of the decoder before, 'first'; remove it first"):
+        session.command("decoder_rollback")
+    session.command("decoder_remove", name="first")
+    assert swap(session, source, "decoder_rollback")["current"]["name"] == "first"
+
+
 def test_a_shadow_goes_by_its_name_and_the_active_decoder_cannot(session, source):
     for command, name, words in (
         ("decoder_remove", "first", "'first' is the active one"),

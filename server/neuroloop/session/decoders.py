@@ -199,6 +199,8 @@ class Decoders:
             raise Conflict(
                 f"decoder {self.active.name!r}: no earlier version is kept, so there is nothing to return to"
             )
+        if self.past[-1].name in self.shadows:
+            raise Conflict(f"a shadow has the name of the decoder before, {self.past[-1].name!r}; remove it first")
         before, good = self.active, self.past.pop()
         self._activate(good)
         try:
