@@ -189,7 +189,7 @@ class OutletSettings(Settings):
 class RecordingSettings(Settings):
     """How a session is recorded."""
 
-    automatic: bool = Field(True, description="from its start to its end; otherwise when somebody asks for it")
+    automatic: bool = Field(False, description="from its start to its end; otherwise when somebody asks for it")
     least_free_mb: float = Field(500.0, ge=0, description="on the disk; with less, no recording begins or goes on")
     buffer_mb: float = Field(64.0, gt=0, le=4096, description="of messages that wait for a slow disk")
 
@@ -232,7 +232,7 @@ class SessionSettings(Settings):
         250.0, gt=0, description="from the arrival of a bin's last sample until its answer counts as stale"
     )
     outlets: OutletSettings = Field(default_factory=OutletSettings)
-    recording: RecordingSettings = Field(default_factory=lambda: RecordingSettings(automatic=False))
+    recording: RecordingSettings = Field(default_factory=RecordingSettings)
 
     @field_validator("classes", "targets")
     @classmethod

@@ -36,7 +36,7 @@ class Recorded:
     def __init__(self, name: str, folder: Path, settings: dict[str, Any]) -> None:
         self.predictions: list[dict[str, Any]] = []
         self.events: list[dict[str, Any]] = []
-        common = {"name": name, "stream": {"source_id": name}, "recording": {"least_free_mb": 100}}
+        common = {"name": name, "stream": {"source_id": name}, "recording": {"automatic": True, "least_free_mb": 100}}
         session = parse_session(common | {"classes": ["a", "b"], "rereference": {"clusters": 32}} | settings)
         self.process = SessionProcess(session, LslSettings(), self._take, self._fail, recordings=folder)
 

@@ -11,7 +11,7 @@ from tests.integration.conftest import ALL, Refused
 
 pyxdf = pytest.importorskip("pyxdf")
 
-RECORDING = {"least_free_mb": 1}
+RECORDING = {"automatic": True, "least_free_mb": 1}
 
 
 def read(path):
@@ -125,7 +125,10 @@ def test_markers_are_recorded_as_they_came(start_counts, open_source, unique_nam
     assert markers.wait_for_consumers(60)
     source.push(counting(400))
     session.bins(20)
-    sent = [("go left", source.start + 0.3), ("nothing", source.start + 0.4)]
+    sent = [
+        ("nothing", source.start + 0.3),
+        ("go left", source.start + 0.4),
+    ]  # both have come when one is learned
     for text, time in sent:
         markers.push_sample([text], time)
     session.event("label_learned")

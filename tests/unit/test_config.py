@@ -105,3 +105,8 @@ def test_clusters_that_only_the_stream_can_tell_wait_for_it():
         settings = config.parse_session(session(stream=stream, rereference={"clusters": clusters}))
         with pytest.raises(ValueError, match=r"rereference\.clusters: .* for 3 of 3 channels: C3, C4, Cz"):
             config.check_clusters(settings.rereference.clusters, settings.stream.channels, 3)
+
+
+@pytest.mark.parametrize("recording", [{}, {"recording": {}}, {"recording": {"buffer_mb": 128}}])
+def test_a_session_is_recorded_only_where_it_says_so(recording):
+    assert not config.parse_session(session(**recording)).recording.automatic

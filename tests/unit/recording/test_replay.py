@@ -31,7 +31,7 @@ SETTINGS = {
     "classes": ["a", "b"],
     "decoders": [{"name": "one"}, {"name": "two", "role": "shadow"}],
     "outlets": {"enabled": False},
-    "recording": {"least_free_mb": 0},
+    "recording": {"automatic": True, "least_free_mb": 0},
 }
 HEADSET = {
     "front_end": {"kind": "bandpower"},
