@@ -21,6 +21,10 @@ class NotFound(NeuroloopError):
     """A name that nothing here has."""
 
 
+class Deleted(NotFound):
+    """A name that something here had until it was deleted."""
+
+
 class Conflict(NeuroloopError):
     """A call that the present state does not allow."""
 

@@ -1,7 +1,7 @@
 """Two clients race to upload, swap, promote, roll back, follow, delete and move aliases, while a session decodes.
 
-Prints what they were answered, by operation and status, and whether everything is whole after it: no answer but 2xx,
-409 and 404 for what was deleted; no missed bin, and `seq` without a hole at a subscriber; the registry verifies; every
+Prints what they were answered, by operation and status, and whether everything is whole after it: no answer but 2xx
+and 409 with a reason; no missed bin, and `seq` without a hole at a subscriber; the registry verifies; every
 version that the session uses is there, to the digest; what follows an alias is where the alias points.
 """
 
@@ -134,6 +134,15 @@ def point_aliases(http: httpx.Client, weights: bytes) -> None:
             http.put(f"/v1/models/{model}/aliases/{alias}", json={"version": version}).raise_for_status()
 
 
+def let_shadows_go(http: httpx.Client) -> None:
+    """Let every name that rivals can ask for have been there: one that never was is not found, whoever else asks."""
+    path = f"/v1/sessions/{SESSION}/decoder"
+    for model in MODELS:
+        load = {"model": model, "alias": ALIASES[0], "role": "shadow"}
+        http.put(path, json=load).raise_for_status()
+        http.delete(f"{path}/{model}").raise_for_status()
+
+
 def measure(folder: Path, seconds: float, rivals: int = 2) -> Outcome:
     """Race in a server of its own, whose folder this is."""
     name = f"races-{uuid.uuid4().hex[:8]}"
@@ -148,10 +157,10 @@ def measure(folder: Path, seconds: float, rivals: int = 2) -> Outcome:
         httpx.Client(base_url=url, timeout=70) as http,
         Client(url) as client,
     ):
-        for model in MODELS:
-            http.post(f"/v1/models/{model}/versions", content=weights[0]).raise_for_status()
         status = f"/v1/sessions/{SESSION}/status"
         wait_until(lambda: http.get(status).json().get("bins", 0) > 10, "bins")
+        point_aliases(http, weights[0])
+        let_shadows_go(http)
         with subscribed(client, SESSION) as seqs, ThreadPoolExecutor(rivals) as pool:
             wait_until(lambda: seqs, "a prediction")
             racing = [Rival(http, SESSION, weights, seed) for seed in range(rivals)]

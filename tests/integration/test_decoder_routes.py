@@ -121,7 +121,7 @@ def test_a_shadow_is_promoted_and_removed_by_its_name(http):
     assert (promoted["decoder"], promoted["current"]["version"]) == ("reach", 2)
     assert http.post(f"{PATH}/rollback").json()["previous"]["version"] == 2
     assert http.delete(f"{PATH}/reach").status_code == 200
-    assert http.delete(f"{PATH}/reach").status_code == 404
+    assert http.delete(f"{PATH}/reach").status_code == 409
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from neuroloop.config import explain
 from neuroloop.errors import (
     ConfigError,
     Conflict,
+    Deleted,
     Forbidden,
     ModelError,
     NeuroloopError,
@@ -39,6 +40,7 @@ STATUS: dict[type[NeuroloopError], int] = {
     Unauthorized: 401,
     Forbidden: 403,
     NotFound: 404,
+    Deleted: 404,
     Conflict: 409,
     StreamError: 409,
     ConfigError: 422,
@@ -108,7 +110,10 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(NeuroloopError)
     async def _(connection: HTTPConnection, error: NeuroloopError) -> JsonResponse:
-        return problem_response(connection, problem(error))
+        document = problem(error)
+        if isinstance(error, Deleted) and connection.scope["method"] not in ("GET", "HEAD"):
+            document["status"] = 409  # of two who change the same things, the other was first
+        return problem_response(connection, document)
 
     @app.exception_handler(RequestValidationError)
     async def _(connection: HTTPConnection, error: RequestValidationError) -> JsonResponse:

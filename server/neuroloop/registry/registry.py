@@ -19,14 +19,14 @@ from pydantic import TypeAdapter, ValidationError
 from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from neuroloop.config import Name
-from neuroloop.errors import ConfigError, Conflict, ModelError, NotFound, RegistryError
+from neuroloop.errors import ConfigError, Conflict, Deleted, ModelError, NotFound, RegistryError
 from neuroloop.registry import uploads
 from neuroloop.registry.blobs import Blobs
 from neuroloop.registry.database import Database
 from neuroloop.registry.documents import LARGEST_NUMBER, Alias, Document, Lineage, Model, Version
 from neuroloop.registry.leases import Leases
 from neuroloop.registry.locks import FolderLock
-from neuroloop.registry.tables import aliases, models, numbers, versions
+from neuroloop.registry.tables import aliases, deleted_aliases, models, numbers, versions
 
 LEASE_S = 30.0
 
@@ -147,6 +147,8 @@ class Registry:
         """Raises NotFound."""
         with self.database.writing(model) as connection:
             _target(connection, model, alias)
+            gone = self.database.insert(deleted_aliases).values(model=model, alias=alias)
+            connection.execute(gone.on_conflict_do_nothing())
             connection.execute(delete(aliases).where(aliases.c.model == model, aliases.c.alias == alias))
 
     def delete_version(self, model: str, number: int, used_by: UsedBy = nobody) -> None:
@@ -207,7 +209,7 @@ def _models(connection: Connection) -> list[Model]:
 def _model(connection: Connection, name: str) -> Model:
     found = connection.execute(select(models.c.created).where(models.c.name == name)).first()
     if found is None:
-        raise NotFound(f"no model {name!r} in the registry")
+        raise _absent(_last(connection, name) > 0, f"no model {name!r} in the registry")
     own = select(versions.c.number).where(versions.c.model == name).order_by(versions.c.number)
     return Model(
         name=name,
@@ -225,7 +227,8 @@ def _get(connection: Connection, model: str, number: int) -> Version:
             return _version(row, _aliases(connection, model))
     there = _model(connection, model).versions
     listed = ", ".join(map(str, there[-20:])) or "none"
-    raise NotFound(f"model {model!r} has no version {number}; it has: {'..., ' * (len(there) > 20)}{listed}")
+    what = f"model {model!r} has no version {number}; it has: {'..., ' * (len(there) > 20)}{listed}"
+    raise _absent(1 <= number <= _last(connection, model), what)
 
 
 def _resolve(connection: Connection, model: str, reference: int | str) -> Version:
@@ -238,8 +241,19 @@ def _target(connection: Connection, model: str, alias: str) -> int:
     pointing = dict(_aliases(connection, model))
     if alias not in pointing:
         _model(connection, model)
-        raise NotFound(f"model {model!r} has no alias {alias!r}; it has: {', '.join(sorted(pointing)) or 'none'}")
+        gone = select(deleted_aliases).where(deleted_aliases.c.model == model, deleted_aliases.c.alias == alias)
+        what = f"model {model!r} has no alias {alias!r}; it has: {', '.join(sorted(pointing)) or 'none'}"
+        raise _absent(connection.execute(gone).first() is not None, what)
     return pointing[alias]
+
+
+def _last(connection: Connection, model: str) -> int:
+    """The last number that a version of this name was given; 0 before the first."""
+    return connection.execute(select(numbers.c.last).where(numbers.c.model == model)).scalar() or 0
+
+
+def _absent(was_there: bool, what: str) -> NotFound:
+    return Deleted(f"{what} (it was deleted)") if was_there else NotFound(what)
 
 
 def _aliases(connection: Connection, model: str) -> Iterable[tuple[str, int]]:

@@ -55,6 +55,14 @@ aliases = Table(
     ForeignKeyConstraint(["model", "number"], ["versions.model", "versions.number"]),
 )
 
+# Aliases that were deleted, so that whoever names one is told so.
+deleted_aliases = Table(
+    "deleted_aliases",
+    metadata,
+    Column("model", String(64), primary_key=True),
+    Column("alias", String(64), primary_key=True),
+)
+
 # What a server uses, for the others that share the registry: nobody deletes it before `until`, in Unix seconds.
 leases = Table(
     "leases",

@@ -13,7 +13,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from neuroloop.errors import Conflict, ModelError, NotFound, Unavailable
+from neuroloop.errors import Conflict, Deleted, ModelError, NotFound, Unavailable
 from neuroloop.models.base import Scores
 from neuroloop.pipeline import Bin
 from neuroloop.session.guard import Guard
@@ -47,6 +47,7 @@ class Decoders:
         self.needs = needs
         self.past: deque[RunningDecoder] = deque(maxlen=KEPT)
         self.shadows = {running.name: Shadow(session, running, guard(running.name)) for running in shadows}
+        self._shadow_names = set(self.shadows)  # of all that there were
         self.bins = RecentBins(needs.features)
         self.lessons = RecentLessons()
         self.histogram = Histogram()  # of the active decoder's answers
@@ -235,7 +236,10 @@ class Decoders:
         if name == self.active.name:
             raise Conflict(f"decoder {name!r} is the active one; load or promote another in its place first")
         if name not in self.shadows:
-            raise NotFound(f"no shadow {name!r}; there are: {', '.join(self.shadows) or 'none'}")
+            there = ", ".join(self.shadows) or "none"
+            if name in self._shadow_names:
+                raise Deleted(f"no shadow {name!r} any more; there are: {there}")
+            raise NotFound(f"no shadow {name!r}; there are: {there}")
         if self.shadows[name].handing_over is not None:
             raise Conflict(f"shadow {name!r} is being promoted")
         return self.shadows[name]
@@ -262,10 +266,12 @@ class Decoders:
 
     def _add_shadow(self, running: RunningDecoder) -> None:
         shadow = self.shadows[running.name] = Shadow(self._session, running, self._new_guard(running.name))
+        self._shadow_names.add(running.name)
         shadow.begin(running, self._report)
 
     def _take_over(self, before: Decoders) -> None:
         """What was loaded from the registry outlives a change of the stream, if it fits the new one."""
+        self._shadow_names |= before._shadow_names
         if before.needs.features == self.needs.features:
             self.lessons = before.lessons
             for running in (self.active, *(shadow.running for shadow in self.shadows.values())):

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from neuroloop.errors import Conflict, ModelError, NotFound
+from neuroloop.errors import Conflict, Deleted, ModelError, NotFound
 from neuroloop.session.frame_history import FrameHistory
 from neuroloop.session.guard import Guard
 from neuroloop.session.messages import BinTime
@@ -81,6 +81,7 @@ class Encoding:
         self._active: RunningEncoder | None = None
         self._past: deque[RunningEncoder] = deque(maxlen=KEPT)
         self._shadows: dict[str, RunningEncoder] = {}
+        self._shadow_names: set[str] = set()  # of all that there were
         self._guards: dict[RunningEncoder, Guard] = {}
 
     def attach(self, needs: EncoderNeeds) -> None:
@@ -213,6 +214,7 @@ class Encoding:
                 self._past.append(before)
         else:
             before, self._shadows[running.name] = self._shadows.get(running.name), running
+            self._shadow_names.add(running.name)
         self._show()
         return before, running
 
@@ -269,7 +271,10 @@ class Encoding:
         if self._active is not None and name == self._active.name:
             raise Conflict(f"encoder {name!r} is the active one; load or promote another in its place first")
         if name not in self._shadows:
-            raise NotFound(f"no shadow {name!r} among the encoders; there are: {', '.join(self._shadows) or 'none'}")
+            there = ", ".join(self._shadows) or "none"
+            if name in self._shadow_names:
+                raise Deleted(f"no shadow {name!r} among the encoders any more; there are: {there}")
+            raise NotFound(f"no shadow {name!r} among the encoders; there are: {there}")
         removed = self._shadows.pop(name)
         self._show()
         return removed

@@ -20,7 +20,7 @@ import msgpack
 import zmq
 
 from neuroloop.config import LslSettings, SessionSettings
-from neuroloop.errors import Conflict, NeuroloopError, Unavailable
+from neuroloop.errors import Conflict, Deleted, NeuroloopError, Unavailable
 from neuroloop.logs import REQUEST_ID, current_request
 from neuroloop.session.adoption import AdoptedProcess, Record, RunFolder, started
 from neuroloop.session.curve import identify
@@ -31,7 +31,7 @@ IN_FLIGHT_LIMIT = 64
 RESULT_WAIT_S = 0.05
 ASK_AGAIN_S = 5.0
 
-ERRORS = {error.__name__: error for error in NeuroloopError.__subclasses__()}
+ERRORS = {error.__name__: error for error in (*NeuroloopError.__subclasses__(), Deleted)}
 
 
 @dataclass(frozen=True)

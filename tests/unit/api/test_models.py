@@ -147,6 +147,22 @@ def test_an_alias_is_set_moved_and_deleted(http: httpx.Client, model: str) -> No
     assert refused(http.get(model), 404, "no model")
 
 
+def test_a_change_of_what_was_deleted_is_a_conflict_and_a_question_for_it_finds_nothing(
+    http: httpx.Client, model: str
+) -> None:
+    number = upload(http, f"{model}/versions", WEIGHTS).json()["version"]
+    http.put(f"{model}/aliases/champion", json={"version": number})
+    assert http.delete(f"{model}/aliases/champion").status_code == 204
+    assert http.delete(f"{model}/versions/{number}").status_code == 204
+    for path, words in ((f"/versions/{number}", "has no version"), ("/aliases/champion", "no alias 'champion'")):
+        assert refused(http.get(model + path), 404, words)
+        assert refused(http.delete(model + path), 409, "was deleted")
+    assert refused(http.put(f"{model}/aliases/x", json={"version": number}), 409, "was deleted")
+    assert http.delete(model).status_code == 204
+    assert refused(http.delete(model), 409, "no model")
+    assert refused(http.get(model), 404, "no model")
+
+
 @pytest.mark.parametrize(
     ("method", "path", "body", "status", "words"),
     [
