@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from neuroloop.config import CovarianceSettings, SessionSettings, bin_samples
 from neuroloop.errors import ConfigError
 from neuroloop.signal.band_covariance import BandCovariance, covariance_features, pair_count
-from neuroloop.signal.filters import settle_seconds
+from neuroloop.signal.filter_design import settle_seconds
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]

@@ -33,7 +33,8 @@ from neuroloop.errors import ConfigError
 from neuroloop.gpu.choice import choose_device
 from neuroloop.signal.bandpower import BandPower, scale_power
 from neuroloop.signal.covariance import BlockStatistics, Covariance
-from neuroloop.signal.filters import SosFilter, design_bandpass, settle_seconds
+from neuroloop.signal.filter_design import design_bandpass, settle_seconds
+from neuroloop.signal.filters import SosFilter
 from neuroloop.signal.rereference import Rereference
 from neuroloop.signal.spike_chain import SpikeChain
 from neuroloop.signal.spikes import ThresholdCrossings

@@ -24,7 +24,8 @@ import torch
 
 from neuroloop.gpu.chain import TorchSpikeChain
 from neuroloop.signal.covariance import Covariance
-from neuroloop.signal.filters import SosFilter, design_bandpass
+from neuroloop.signal.filter_design import design_bandpass
+from neuroloop.signal.filters import SosFilter
 from neuroloop.signal.rereference import Rereference, car_weights
 from neuroloop.signal.spikes import ThresholdCrossings
 

@@ -14,7 +14,8 @@ from neuroloop.models.gsnn_settings import GSNNSettings
 from neuroloop.models.lnp import LNP, LNPSettings
 from neuroloop.models.maxrate import MaxRate
 from neuroloop.signal.covariance import Covariance, CovarianceSnapshot, snapshot_of
-from neuroloop.signal.filters import SosFilter, design_bandpass
+from neuroloop.signal.filter_design import design_bandpass
+from neuroloop.signal.filters import SosFilter
 from neuroloop.signal.regression import solve
 from neuroloop.signal.rereference import Rereference
 from neuroloop.signal.spike_chain import SpikeChain

@@ -34,7 +34,7 @@ from neuroloop.gpu.hold import Hold
 from neuroloop.gpu.rereference import TorchRereference, TorchWeights
 from neuroloop.gpu.spikes import PLAN_COLUMNS, TorchCrossings
 from neuroloop.gpu.torch_device import TorchDevice, tensor_bytes
-from neuroloop.signal.filters import Precision
+from neuroloop.signal.filter_design import Precision
 from neuroloop.signal.weights import Weights
 
 F32 = NDArray[np.float32]

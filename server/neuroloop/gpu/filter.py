@@ -30,7 +30,7 @@ from scipy import signal
 from torch import Tensor
 
 from neuroloop.gpu.torch_device import TorchDevice
-from neuroloop.signal.filters import Precision, sufficient_precision
+from neuroloop.signal.filter_design import Precision, sufficient_precision
 
 F64 = NDArray[np.float64]
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from neuroloop.config import BroadbandSettings, SessionSettings, bin_samples, block_samples, check_clusters
 from neuroloop.gpu.chain import TorchSpikeChain
 from neuroloop.gpu.covariance import TorchCovariance
-from neuroloop.signal.filters import design_bandpass, settle_seconds
+from neuroloop.signal.filter_design import design_bandpass, settle_seconds
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from neuroloop.signal.filters import SosFilter, design_bandpass, design_notch
+from neuroloop.signal.filter_design import design_bandpass, design_notch
+from neuroloop.signal.filters import SosFilter
 
 F32 = NDArray[np.float32]
 

@@ -17,60 +17,18 @@ float32 holds this for the sections at hand, in float64 otherwise (low, narrow b
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import signal
 
 from neuroloop.compiled import kernel
+from neuroloop.signal.filter_design import Precision, steady_state, sufficient_precision
 from neuroloop.signal.lanes import WIDTH, flush_denormals, restore_denormals
 from neuroloop.signal.tiles import filter_tile, lay_out, load_tile, store_tile, tile_buffer
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
-Precision = Literal["single", "double"]
-
-NOTCH_QUALITY = 30.0
-
-
-def design_bandpass(band: tuple[float, float], order: int, nominal_srate: float, notch: Sequence[float] = ()) -> F64:
-    """Second-order sections of the notches, in the order given, then of a Butterworth band-pass.
-
-    band: low and high edge in hertz. order: of the Butterworth prototype; that many sections.
-    notch: frequencies in hertz, one section each, at a quality factor of 30.
-    Returns (sections, 6) float64, as scipy's.
-    """
-    sections = [signal.tf2sos(*signal.iirnotch(frequency, NOTCH_QUALITY, fs=nominal_srate)) for frequency in notch]
-    sections.append(signal.butter(order, band, btype="bandpass", fs=nominal_srate, output="sos"))
-    return np.ascontiguousarray(np.concatenate(sections))
-
-
-def design_notch(notch: Sequence[float], nominal_srate: float) -> F64:
-    """Second-order sections of notches alone: (len(notch), 6) float64."""
-    sections = [signal.tf2sos(*signal.iirnotch(frequency, NOTCH_QUALITY, fs=nominal_srate)) for frequency in notch]
-    return np.ascontiguousarray(np.concatenate(sections)) if sections else np.empty((0, 6))
-
-
-def settle_seconds(band: tuple[float, float]) -> float:
-    """Seconds after which the band-pass has forgotten how it started: three periods of its lower edge."""
-    return 3.0 / band[0]
-
-
-def sufficient_precision(sos: F64) -> Precision:
-    """`single` where float32 state stays within 5e-5 of the output's standard deviation on white noise.
-
-    A deterministic trial of up to 100 000 samples, half the documented tolerance; a few milliseconds.
-    """
-    slowest = max(float(np.abs(np.roots(section[3:])).max(initial=0.0)) for section in sos)
-    if slowest >= 1.0:
-        return "double"
-    memory = 10.0 / max(1.0 - slowest, 1e-4)
-    noise = np.random.default_rng(0).standard_normal(int(min(max(memory, 8192), 100_000))).astype(np.float32)
-    exact = signal.sosfilt(sos, noise.astype(np.float64))
-    error = np.abs(signal.sosfilt(sos.astype(np.float32), noise) - exact).max()
-    return "single" if error <= 5e-5 * exact.std() else "double"
 
 
 @kernel
@@ -132,8 +90,7 @@ class SosFilter:
         if self._blocks_constants:
             self.state[2 * len(self.sos)] = sample
             return
-        steady = signal.sosfilt_zi(self.sos) if len(self.sos) else np.empty((0, 2))
-        self.state[: 2 * len(self.sos)] = steady.reshape(-1, 1) * np.asarray(sample, np.float64)
+        self.state[: 2 * len(self.sos)] = steady_state(self.sos).reshape(-1, 1) * np.asarray(sample, np.float64)
 
     def reset(self) -> None:
         """Back to zero state."""

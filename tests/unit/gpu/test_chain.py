@@ -8,7 +8,8 @@ import torch
 
 from neuroloop.gpu.chain import TorchSpikeChain
 from neuroloop.signal.covariance import Covariance
-from neuroloop.signal.filters import SosFilter, design_bandpass
+from neuroloop.signal.filter_design import design_bandpass
+from neuroloop.signal.filters import SosFilter
 from neuroloop.signal.rereference import Rereference
 from neuroloop.signal.spikes import ThresholdCrossings
 from neuroloop.signal.weights import Weights, car_weights

@@ -5,7 +5,7 @@ from scipy import signal
 
 from neuroloop.gpu.filter import MAX_SEGMENT, BlockFilter, block_matrix
 from neuroloop.gpu.torch_device import TorchDevice
-from neuroloop.signal.filters import design_bandpass
+from neuroloop.signal.filter_design import design_bandpass
 
 torch.set_num_threads(1)
 

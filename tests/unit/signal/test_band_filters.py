@@ -5,7 +5,7 @@ import pytest
 from scipy.signal import sosfilt
 
 from neuroloop.signal.band_filters import BandFilters
-from neuroloop.signal.filters import design_bandpass, design_notch
+from neuroloop.signal.filter_design import design_bandpass, design_notch
 
 BANDS = {"alpha": (8.0, 13.0), "beta": (13.0, 30.0)}
 SRATE = 250.0

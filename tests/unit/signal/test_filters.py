@@ -4,7 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import signal
 
-from neuroloop.signal.filters import SosFilter, design_bandpass, design_notch, settle_seconds, sufficient_precision
+from neuroloop.signal.filter_design import design_bandpass, design_notch
+from neuroloop.signal.filters import SosFilter
 
 FS = 30_000.0
 SPIKES = design_bandpass((300, 6000), 4, FS)
@@ -86,15 +87,6 @@ def test_a_notch_removes_its_frequency_and_little_else():
     out = SosFilter(design_notch([50.0], 1000.0), 2)(tones)[10_000:]
     assert out[:, 0].std() < 0.001
     assert out[:, 1].std() == pytest.approx(np.sqrt(0.5), rel=0.05)
-
-
-def test_single_precision_is_taken_only_where_it_is_good_enough():
-    assert sufficient_precision(SPIKES) == "single"
-    assert sufficient_precision(design_bandpass((0.5, 2), 4, FS)) == "double"
-
-
-def test_settling_takes_three_periods_of_the_lower_edge():
-    assert settle_seconds((300.0, 6000.0)) == pytest.approx(0.01)
 
 
 @pytest.mark.parametrize("offset", [0.0, 3e3, -1e4, 1e5])

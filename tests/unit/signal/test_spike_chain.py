@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from scipy import signal
 
 from neuroloop.signal.covariance import Covariance
-from neuroloop.signal.filters import SosFilter, design_bandpass
+from neuroloop.signal.filter_design import design_bandpass
+from neuroloop.signal.filters import SosFilter
 from neuroloop.signal.rereference import Rereference, Weights, apply, solve
 from neuroloop.signal.spike_chain import SpikeChain
 from neuroloop.signal.spikes import ThresholdCrossings
