@@ -1,4 +1,4 @@
-"""Rereference weights (LRR) from many recordings: a map, the covariance of each, and a sum, which is solved.
+"""Rereference weights (LRR) from recordings: a map, the covariance of each, and a sum, which is solved.
 
 The map reads a recording once and leaves the scatter of its training and of its held-out samples, in float64; the sum
 adds them in the order of the recordings. So it does not matter where, or in which order, the maps were made, and
@@ -23,11 +23,10 @@ from numpy.typing import NDArray
 from neuroloop.errors import ModelError
 from neuroloop.signal.covariance import CovarianceSnapshot, merge
 from neuroloop.signal.lrr import LRR, SLICE
-from neuroloop.training.arrays import Arrays
 from neuroloop.training.arrays import read as read_arrays
 from neuroloop.training.fitted import Fitted, Tell
-from neuroloop.training.job import link_name, part_name, write_whole
-from neuroloop.training.request import FitRequest
+from neuroloop.training.job import RECORDING, link_name, part_name, write_whole
+from neuroloop.training.request import FitRequest, RecordingSource
 from neuroloop.training.settings import rereference_settings
 from neuroloop.training.splits import last_share
 
@@ -42,14 +41,18 @@ class Part:
     digest: str
 
 
-def measure(request: FitRequest, folder: Path, index: int) -> Part:
+def _silent(_progress: float, _loss: float | None) -> None:
+    return None
+
+
+def measure(request: FitRequest, folder: Path, index: int, tell: Tell = _silent) -> Part:
     """The map: of one recording, of which some seconds at a time are in memory. Raises ModelError."""
     from neuroloop.training import recordings
     from neuroloop.training.process import digest_head
 
-    assert request.source.recordings is not None
-    path = next(folder.glob(link_name(index, ".*")))
-    with recordings.opened(path, request.source.recordings[index]) as recording:
+    name = RECORDING if request.source.recordings is None else link_name(index)
+    path = next(folder.glob(f"{name}.*"))
+    with recordings.opened(path, _sources(request)[index]) as recording:
         count, channels = recording.sample_count, np.array(recording.channels)
         split = count - int(last_share(count, request.held_out).sum())
         total = hashlib.sha256(digest_head("channels", channels.dtype, channels.shape) + channels.tobytes())
@@ -59,13 +62,24 @@ def measure(request: FitRequest, folder: Path, index: int) -> Part:
             lrr = LRR(channels.tolist(), rereference_settings(request))
             page = max(1, SLICE // len(channels))
             for first in range(start, stop, page):
-                samples = np.ascontiguousarray(recording.read(first, min(first + page, stop)))
+                last = min(first + page, stop)
+                samples = np.ascontiguousarray(recording.read(first, last))
                 total.update(samples.data)
                 lrr.partial_fit(samples)
+                tell(last / count, None)
             return lrr.covariance
 
         training, held_out = scatter(0, split), scatter(split, count)
     return Part(tuple(channels.tolist()), training, held_out, f"sha256:{total.hexdigest()}")
+
+
+def _sources(request: FitRequest) -> list[RecordingSource]:
+    """One or several."""
+    alone, several = request.source.recording, request.source.recordings
+    if several is not None:
+        return several
+    assert alone is not None
+    return [alone]
 
 
 def keep(part: Part, path: Path) -> None:
@@ -99,20 +113,26 @@ def _snapshot(content: dict[str, NDArray[Any]], name: str, clusters: tuple[tuple
     return CovarianceSnapshot(clusters, len(mean), float(samples), mean, scatter, float(resolution), int(rejected))
 
 
-def fit(request: FitRequest, folder: Path, tell: Tell) -> tuple[Fitted, Arrays]:
-    """The sum, over parts that lie in the folder and those that are measured now; and the digests of the data.
+def fit(request: FitRequest, folder: Path, tell: Tell) -> tuple[Fitted, str]:
+    """The sum, over parts that lie in the folder and those that are measured now; and the digest of the data.
 
-    Raises ModelError where recordings differ in their channels, and as a fit from one recording does.
+    Raises ModelError where recordings differ in their channels, and as a fit from arrays does.
     """
-    assert request.source.recordings is not None
+    from neuroloop.training.process import digest
+
+    sources = _sources(request)
     parts: list[Part] = []
-    for index, source in enumerate(request.source.recordings):
+    for index, source in enumerate(sources):
+
+        def tell_share(progress: float, loss: float | None, before: int = index) -> None:
+            tell((before + progress) / len(sources), loss)
+
         path = folder / part_name(index)
-        parts.append(kept(path, request) if path.exists() else measure(request, folder, index))
-        tell((index + 1) / len(request.source.recordings), None)
+        parts.append(kept(path, request) if path.exists() else measure(request, folder, index, tell_share))
+        tell_share(1.0, None)
         if parts[index].channels != parts[0].channels:
             raise ModelError(
-                f"recording {source.name!r}: expected the channels of {request.source.recordings[0].name!r}, "
+                f"recording {source.name!r}: expected the channels of {sources[0].name!r}, "
                 f"{', '.join(parts[0].channels[:8])}, ...; got {', '.join(parts[index].channels[:8])}, ..."
             )
     training, held_out = (reduce(merge, each) for each in _columns(parts))
@@ -127,10 +147,12 @@ def fit(request: FitRequest, folder: Path, tell: Tell) -> tuple[Fitted, Arrays]:
     amounts = {
         "training_samples": int(training.samples) + training.rejected,
         "held_out_samples": int(held_out.samples) + held_out.rejected,
-        "recordings": len(parts),
     }
-    digests = {"recordings": np.array([part.digest for part in parts])}
-    return Fitted(lrr.save("safetensors"), about | {"features": len(lrr.channels)}, metrics, amounts), digests
+    of_data = parts[0].digest
+    if request.source.recordings is not None:
+        amounts["recordings"] = len(parts)
+        of_data = digest({"recordings": np.array([part.digest for part in parts])})
+    return Fitted(lrr.save("safetensors"), about | {"features": len(lrr.channels)}, metrics, amounts), of_data
 
 
 def _columns(parts: Sequence[Part]) -> tuple[list[CovarianceSnapshot], list[CovarianceSnapshot]]:

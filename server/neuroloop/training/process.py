@@ -69,19 +69,15 @@ def main(folder: Path, only: int | None = None, shared: Shared | None = None) ->
         if job is None:
             raise ModelError(f"fit: {folder / FILE} cannot be read")
         request = job.request
-        if request.source.recordings is not None:
+        if request.source.recordings is not None and only is not None:
             from neuroloop.training import covariances
 
-            if only is not None:
-                covariances.keep(covariances.measure(request, folder, only), folder / part_name(only))
-                return 0
-            fitted, data = covariances.fit(request, folder, report.tell)
-            weights, document = fitted.weights, result(request, data, fitted)
-        elif request.search is not None:
+            covariances.keep(covariances.measure(request, folder, only), folder / part_name(only))
+            return 0
+        if request.search is not None:
             _search(request, folder, report, only, shared)
             return 0
-        else:
-            weights, document = _carry_out(request, folder, read(request, folder), report, shared)
+        weights, document = _carry_out(request, folder, read(request, folder), report, shared)
         if is_first:
             write_whole(folder / WEIGHTS, weights)
             write_whole(folder / RESULT, json.dumps(document, allow_nan=False).encode())
@@ -117,16 +113,22 @@ class Report:
 
 
 def _carry_out(
-    request: FitRequest, folder: Path, data: Arrays, report: Report, shared: Shared | None
+    request: FitRequest, folder: Path, data: Arrays | None, report: Report, shared: Shared | None
 ) -> tuple[bytes, dict[str, Any]]:
     """The weights, and what the registry is to know of them; from the checkpoint in the folder if it is of this fit."""
-    checkpoint = Checkpoint(folder, digest_of(request, digest(data)))
+    if data is None:
+        from neuroloop.training import covariances
+
+        fitted, of_data = covariances.fit(request, folder, report.tell)
+        return fitted.weights, result(request, of_data, fitted)
+    of_data = digest(data)
+    checkpoint = Checkpoint(folder, digest_of(request, of_data))
     if checkpoint.read():
         report.go_on(checkpoint.told)
     with _team(request, shared) as team:
         stages = checkpoint.stage if team is None or team.rank == 0 else checkpoint.reading
         fitted = fit(request, data, checkpoint.noting(report.tell), stages, team)
-    return fitted.weights, result(request, data, fitted)
+    return fitted.weights, result(request, of_data, fitted)
 
 
 def _search(request: FitRequest, folder: Path, report: Report, only: int | None, shared: Shared | None) -> None:
@@ -173,10 +175,12 @@ def _team(request: FitRequest, shared: Shared | None) -> Iterator[Team | None]:
         yield team
 
 
-def read(request: FitRequest, folder: Path) -> Arrays:
-    """The data of a job."""
-    if request.source.recording is None:
+def read(request: FitRequest, folder: Path) -> Arrays | None:
+    """The data of a job; None of one that reads its recordings itself, some seconds at a time."""
+    if request.source.arrays is not None or request.source.live is not None:
         return arrays.read(folder / INPUT)
+    if request.kind == "lrr":
+        return None
     from neuroloop.training import recordings
 
     return recordings.read(next(folder.glob(f"{RECORDING}.*")), request)
@@ -217,14 +221,17 @@ def fit(request: FitRequest, data: Arrays, tell: Tell, stages: Stages = nowhere,
     return kind.fit(request, data, tell)
 
 
-def result(request: FitRequest, data: Arrays, fitted: Fitted) -> dict[str, Any]:
-    """What the registry is to know: what was made, out of what, by what, and how good it is."""
+def result(request: FitRequest, of_data: str, fitted: Fitted) -> dict[str, Any]:
+    """What the registry is to know: what was made, out of what, by what, and how good it is.
+
+    of_data: their digest.
+    """
     return {
         "kind": request.kind,
         **fitted.about,
         "metrics": {name: value if np.isfinite(value) else None for name, value in fitted.metrics.items()},
         "training": {
-            "digest": digest(data),
+            "digest": of_data,
             "source": request.source.model_dump(mode="json", by_alias=True, exclude_none=True),
             "seed": fitted.training.get("seed", request.seed),
             "held_out": request.held_out,

@@ -1,6 +1,6 @@
-"""The data of a fit out of a recording: its samples, or rates and labels as a session would have made them.
+"""The data of a decoder's fit out of a recording: rates and labels as a session would have made them.
 
-A decoder's rates come out of the stages of a session (`pipeline`), without rereferencing. Markers become labels as a
+The rates come out of the stages of a session (`pipeline`), without rereferencing. Markers become labels as a
 session's do: by their text, in an interval around each.
 """
 
@@ -27,13 +27,10 @@ PAGE_S = 10.0
 
 
 def read(path: Path, request: FitRequest) -> dict[str, NDArray[Any]]:
-    """The arrays of a fit of this kind; see `arrays`. Raises ModelError where the recording has not what it takes."""
+    """The arrays of a decoder's fit; see `arrays`. Raises ModelError where the recording has not what it takes."""
     source = request.source.recording
     assert source is not None
     with opened(path, source) as recording:
-        if request.kind == "lrr":
-            samples = recording.read(0, recording.sample_count)
-            return {"samples": samples, "channels": np.array(recording.channels)}
         return _labelled(recording, source, request.kind, request.classes)
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from neuroloop.registry.fitted import register_in
 from neuroloop.registry.registry import Registry
-from neuroloop.training.process import fit, result
+from neuroloop.training.process import digest, fit, result
 from neuroloop.training.request import FitRequest
 
 RNG = np.random.default_rng(3)
@@ -21,7 +21,7 @@ def test_a_fit_ends_in_a_version_that_says_where_it_comes_from(tmp_path, kind, a
     registry = Registry(tmp_path)
     asked = FitRequest.model_validate({"name": "reach", "kind": kind, "source": {"arrays": "a.npz"}} | more)
     fitted = fit(asked, arrays, lambda _progress, _loss: None)
-    made = result(asked, arrays, fitted)
+    made = result(asked, digest(arrays), fitted)
     register = register_in(registry)
     assert register("reach", fitted.weights, made | {"parent": None, "by": "ann"}) == 1
     assert register("reach", fitted.weights, made | {"parent": 1, "by": None}) == 2

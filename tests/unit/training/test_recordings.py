@@ -110,13 +110,6 @@ def test_an_xdf_file_gives_the_data_that_the_same_recording_gives_as_an_archive(
     assert find(tmp_path, path.name) == path
 
 
-def test_weights_are_fitted_from_the_samples_of_a_recording(eeg):
-    asked = request("eeg.npz", kind="lrr", settings={"min_samples_per_channel": 10})
-    data = read(eeg, asked)
-    assert data["samples"].shape == (TRIALS * TRIAL_S * SRATE, 2)
-    assert fit(asked, data, ignore).about["channels"] == ["left ear", "right ear"]
-
-
 def test_a_recording_without_two_labels_is_refused(eeg):
     asked = request("eeg.npz", recording=BANDPOWER | {"labels": {"L": "left"}})
     with pytest.raises(ModelError, match="two labels or more, got: left"):
