@@ -34,6 +34,7 @@ COUNTERS = (
     ("late_bins", "late_bins", "bins answered later than a bin after their last sample had arrived"),
     ("gaps", "gaps", "gaps in the stream"),
     ("missing_samples", "missing_samples", "samples that never came"),
+    ("surplus_samples", "surplus_samples", "samples left out that came twice, or after they were counted as missing"),
     ("nonfinite_samples", "nonfinite_samples", "samples with a value that was not finite"),
     ("swaps", "swaps", "decoders and encoders exchanged"),
 )

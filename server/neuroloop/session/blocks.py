@@ -107,7 +107,7 @@ class BlockCutter:
         return self._block_samples - self._filled
 
     def add_gaps(self, gaps: Iterable[tuple[int, int]]) -> None:
-        """Gaps as (absolute count of the sample after it, samples missing), in order."""
+        """Gaps as (absolute count of the sample after it, samples missing), in order; -n: leave n samples out."""
         self._gaps.extend(gaps)
 
     def skip(self, consumed: int, until: int) -> None:
@@ -134,8 +134,10 @@ class BlockCutter:
         """
         capacity = len(times)
         while True:
-            if self._owed == 0 and self._gaps and self._gaps[0][0] == consumed:
-                self._owed = self._gaps.popleft()[1]
+            while self._owed == 0 and self._gaps and self._gaps[0][0] == consumed:
+                missing = self._gaps.popleft()[1]
+                self._owed = max(0, missing)
+                consumed += max(0, -missing)
             if self._owed:
                 if self._filled == 0 and self.index % self._bin_samples == 0 and self._owed >= self._bin_samples:
                     return self._hole()

@@ -47,6 +47,11 @@ class Figures:
         if self._watch is not None:
             self._watch.lost(samples, is_stale)
 
+    def surplus(self, samples: int) -> None:
+        """So many samples came twice, or too late."""
+        if self._watch is not None and samples:
+            self._watch.surplus(samples)
+
     def waited(self, seconds: float) -> None:
         """The loop had nothing to do."""
         self._waited_s += seconds

@@ -263,8 +263,9 @@ class Loop:
             self.event(name, detail, **facts)
         if gaps:
             cutter.add_gaps(gaps)
+            self.figures.surplus(-sum(min(0, missing) for _, missing in gaps))
             if self.clock() < ring.overrun_until:
-                self._lose(sum(missing for _, missing in gaps), False)
+                self._lose(sum(max(0, missing) for _, missing in gaps), False)
         if ring.is_overrun:
             self._lose(released - ring.consumed, self.staleness.skips)
             cutter.skip(ring.consumed, released)

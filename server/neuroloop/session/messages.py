@@ -25,6 +25,7 @@ class Tally:
     late_bins: int = 0
     gaps: int = 0
     missing_samples: int = 0
+    surplus_samples: int = 0
     nonfinite_samples: int = 0
     swaps: int = 0
 
@@ -158,6 +159,7 @@ def status(
         "late_bins": tally.late_bins,
         "gaps": tally.gaps,
         "missing_samples": tally.missing_samples,
+        "surplus_samples": tally.surplus_samples,
         "nonfinite_samples": tally.nonfinite_samples,
         "swaps": tally.swaps,
         "latency_ms": health.latency,

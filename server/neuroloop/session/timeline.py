@@ -4,7 +4,9 @@ The judgement depends on the sequence of timestamps and on nothing else, so it i
 the samples. Two kinds of sender exist, and `auto` tells them apart:
 
 *exact*: consecutive timestamps differ by a whole number of sample periods (to 2 %). A difference of k periods means
-k - 1 missing samples, known at once.
+k - 1 missing samples, known at once. A sample that is not later than the last one came twice, or when its place was
+counted as missing already: it is *surplus*, and left out. Once a stream has been exact for a second, one difference
+that is not whole does not make it a jittered one: it is rounded.
 
 *jittered*: the sender stamps a chunk when it sends it, so differences are arbitrary. The timestamps are smoothed by a
 second-order tracking loop, and a sample later than the line by more than eight times the usual deviation is *held back*
@@ -41,12 +43,13 @@ AHEAD_S: Final = 0.25  # of its arrival: no sample can be, but for the error of 
 BACK_S: Final = 0.1  # where timestamps are exact
 BACK_JITTERED_S: Final = 1.0
 PAUSE_S: Final = 0.5  # at a step; a shorter one is not told from a late chunk
+PROVEN_S: Final = 1.0  # of timestamps that are exact, until what contradicts them is the sample's fault
 
 MODES: Final = {"off": 0, "on": 1, "auto": 2}
 
 # Slots of the state vector.
-STARTED, RAW, LINE, PERIOD, DEVIATION, JITTER_LEFT, HELD, HELD_MIN, RESUMED, STEPS, BELOW, SHIFT = range(12)
-SLOTS = 12
+STARTED, RAW, LINE, PERIOD, DEVIATION, JITTER_LEFT, HELD, HELD_MIN, RESUMED, STEPS, BELOW, SHIFT, EXACT = range(13)
+SLOTS = 13
 
 
 @kernel
@@ -69,13 +72,15 @@ def _follow(
     have by when it came, by the corrected clock; NaN if that is not to be used. known: count of a sample at which a
     step is known, -1 for none, and its corrected time. step: gets the count and the corrected time of a step, and
     whether the timestamps alone tell it.
-    Returns (released, gaps): samples before `released` are judged; gaps found, their position and length in the arrays.
+    Returns (released, gaps): samples before `released` are judged; gaps found, their position and length in the arrays,
+    and surplus samples as gaps of negative length.
     """
     period = 1.0 / nominal_srate
     size = len(times)
     omega = 2 * np.pi * TRACKING_HZ / nominal_srate
     gain, gain_period, gain_deviation = 1.4 * omega, omega * omega, 1.0 / (2.0 * nominal_srate)
     confirm = max(3.0, CONFIRM_S * nominal_srate)
+    proven = PROVEN_S * nominal_srate
     gaps = 0
     i = start
     while i < stop and gaps < len(gap_length):
@@ -115,8 +120,9 @@ def _follow(
             state[HELD] = state[RESUMED] = 0.0
             step[0], step[1], step[2] = i, t, 0.0
             return i + 1, gaps
-        if 0.0 < state[RESUMED] <= i + 1.0:  # a stream that was lost and is back: the hole is certain
-            state[RESUMED] = 0.0
+        is_back = 0.0 < state[RESUMED] <= i + 1.0
+        if is_back and (state[JITTER_LEFT] > 0.0 or state[HELD] > 0.0 or jump * nominal_srate >= 0.5):
+            state[RESUMED] = 0.0  # a stream that was lost and is back: the hole is certain
             missing = np.int64(np.rint((t - state[LINE]) * nominal_srate)) - 1 - np.int64(state[HELD])
             state[HELD] = 0.0
             if missing > 0:
@@ -128,22 +134,34 @@ def _follow(
             i += 1
             continue
         periods = jump * nominal_srate
-        if mode == 2 and abs(periods - np.rint(periods)) > WHOLE_TOLERANCE:
-            if state[JITTER_LEFT] == 0.0:
-                state[DEVIATION] = FIRST_DEVIATION_S
-                state[PERIOD] = period
-            state[JITTER_LEFT] = JITTER_MEMORY_S * nominal_srate
-        state[RAW] = t
+        is_proven = mode == 0 or state[EXACT] >= proven
+        state[EXACT] += 1.0
+        if abs(periods - np.rint(periods)) > WHOLE_TOLERANCE:
+            state[EXACT] = 0.0
+            if mode == 2 and not is_proven:
+                if state[JITTER_LEFT] == 0.0:
+                    state[DEVIATION] = FIRST_DEVIATION_S
+                    state[PERIOD] = period
+                state[JITTER_LEFT] = JITTER_MEMORY_S * nominal_srate
         if state[JITTER_LEFT] == 0.0 and state[HELD] == 0.0:
+            if periods < 0.5 and is_proven:
+                if gaps > 0 and gap_length[gaps - 1] < 0 and gap_position[gaps - 1] - gap_length[gaps - 1] == i:
+                    gap_length[gaps - 1] -= 1
+                else:
+                    gap_position[gaps], gap_length[gaps] = i, -1
+                    gaps += 1
+                i += 1
+                continue
             missing = np.int64(np.rint(periods)) - 1
             if missing > 0:
                 gap_position[gaps], gap_length[gaps] = i, missing
                 gaps += 1
             elif periods < 0.5:
                 state[STEPS] += 1.0
-            state[LINE] = t
+            state[RAW] = state[LINE] = t
             i += 1
             continue
+        state[RAW] = t
         if mode == 2:
             state[JITTER_LEFT] = max(state[JITTER_LEFT] - 1.0, 0.0)
         held = state[HELD]
@@ -225,7 +243,7 @@ class Timeline:
 
         arrived: the time that the last of them should have by when it came; only of a sender that keeps time.
         Returns the count up to which samples are released, and the new gaps as (count of the sample after it, samples
-        missing). Clock steps are in `take_steps`.
+        missing); -n missing are n surplus samples from that count on. Clock steps are in `take_steps`.
         """
         gaps: list[tuple[int, int]] = []
         while True:

@@ -1,4 +1,4 @@
-"""What the loop tells once a second: channels that are not finite, bins that are late, samples that were dropped."""
+"""What the loop tells once a second: channels that are not finite, late bins, samples that were dropped or left out."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Watch:
     def __init__(self, chain: Chain, health: Health) -> None:
         self._chain = chain
         self._health = health
-        self._bins = self._late = self._lost = 0
+        self._bins = self._late = self._lost = self._surplus = 0
         self._skipped_as_stale = False
         self.late_share = 0.0
         self._nonfinite = chain.cutter.nonfinite_by_channel.copy()
@@ -38,9 +38,15 @@ class Watch:
         self._lost += samples
         self._skipped_as_stale = is_stale
 
+    def surplus(self, samples: int) -> None:
+        """Samples are left out that came twice, or after they were counted as missing."""
+        self._surplus += samples
+        self._health.tally.surplus_samples += samples
+
     def second(self) -> Iterator[Event]:
         """Events (name, text, facts) of the second that ended."""
         yield from self._tell_nonfinite()
+        yield from self._tell_surplus()
         yield from self._tell_lost()
         yield from self._tell_overload()
 
@@ -55,6 +61,12 @@ class Watch:
         names = ", ".join(list(channels)[:8]) + (", ..." if len(channels) > 8 else "")
         advice = "a channel that stays so can be left out with stream.channels"
         yield "nonfinite", f"NaN or Inf on {names}: counted as missing; {advice}", {"channels": channels}
+
+    def _tell_surplus(self) -> Iterator[Event]:
+        if self._surplus:
+            detail = f"{self._surplus} samples came twice, or after they were counted as missing: they are left out"
+            yield "surplus", detail, {"surplus_samples": self._surplus}
+            self._surplus = 0
 
     def _tell_lost(self) -> Iterator[Event]:
         if not self._lost:

@@ -127,3 +127,25 @@ def test_after_a_stop_the_next_sample_starts_a_bin_of_its_own():
     cut.drop_partial()
     assert cut.index == BIN
     assert cut.lacking == BLOCK
+
+
+def test_surplus_samples_are_left_out_wherever_they_are():
+    samples = np.arange(23, dtype=np.float32)[:, None]
+    pieces = cut_all(samples, gaps=[(0, -2), (4, -1), (8, -2), (10, 3), (11, -2)], cut=cutter(1))
+    assert np.concatenate([p.samples.ravel() for p in pieces]).tolist() == [
+        *(2, 3, 5, 6, 7),
+        *(7, 7, 7, 10, 13),
+        *(14, 15, 16, 17, 18),
+    ]
+
+
+def test_surplus_samples_among_those_that_are_skipped_are_not_missing():
+    samples, cut = np.arange(100, dtype=np.float32)[:, None], cutter(1)
+    cut.add_gaps([(10, 7), (20, -4)])
+    cut.skip(0, 40)
+    pieces = []
+    while not isinstance(piece := cut.cut(samples, np.arange(100) / RATE, 40, 60), int):
+        pieces.append(piece)
+        if isinstance(piece, Block):
+            break
+    assert sum(p.missing if isinstance(p, Block) else p.bins * BIN for p in pieces) == 43

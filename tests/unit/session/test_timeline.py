@@ -193,3 +193,61 @@ def test_a_clock_that_runs_ahead_slowly_is_never_taken_for_one_that_was_set():
     times = 50 + np.arange(6000) * 1.0001 / RATE
     _, gaps, timeline = follow_with_arrivals(times + 0.2499, true)  # passes 250 ms ahead of its arrivals
     assert (gaps, timeline.clock_steps) == ([], 0)
+
+
+def kept(times, gaps):
+    """The timestamps without surplus samples, and the holes among them as (timestamp after it, missing)."""
+    surplus = [i for position, missing in gaps if missing < 0 for i in range(position, position - missing)]
+    return np.delete(times, surplus), [(times[position], missing) for position, missing in gaps if missing > 0]
+
+
+def test_samples_that_come_twice_are_surplus():
+    true = np.arange(3000) / RATE
+    times = np.r_[true[:2000], true[1950:2000], true[2000:]]
+    released, gaps, _, timeline = judge(times)
+    assert (released, gaps, timeline.clock_steps) == (3050, [(2000, -50)], 0)
+
+
+def test_samples_that_come_after_they_were_counted_as_missing_are_surplus():
+    true = np.arange(3000) / RATE
+    times = np.r_[true[:2000], true[2030:2050], true[2000:2030], true[2050:]]
+    _, gaps, _, timeline = judge(times)
+    assert (gaps, timeline.clock_steps) == ([(2000, 30), (2020, -30)], 0)
+
+
+@given(
+    order=st.permutations(range(60)),
+    chunks=st.lists(st.integers(1, 400), max_size=20),
+    at=st.integers(1001, 2800),
+)
+@settings(max_examples=50, deadline=None)
+def test_whatever_order_samples_come_in_those_kept_and_those_missing_fill_the_time_once(order, chunks, at):
+    true = np.arange(3000) / RATE
+    times = np.r_[true[:at], true[at : at + 60][list(order)], true[at + 60 :]]
+    _, gaps, _, _ = judge(times, chunks)
+    rest, holes = kept(times, gaps)
+    steps = np.rint(np.diff(rest) * RATE).astype(int)
+    assert len(rest) + sum(missing for _, missing in holes) == 3000
+    assert [missing for _, missing in holes] == [step - 1 for step in steps if step > 1]
+    assert steps.min() == 1
+
+
+def test_the_first_second_is_never_surplus_as_a_sender_may_stamp_its_chunks_late():
+    times = np.repeat(np.arange(0, 80, 20), 20) / RATE
+    assert [gap for gap in judge(times)[1] if gap[1] < 0] == []
+
+
+@pytest.mark.parametrize("late_s", [0.0304, 0.0306])
+def test_one_jump_of_a_broken_number_of_periods_leaves_an_exact_stream_exact(late_s):
+    times = np.arange(3000) / RATE
+    times[2000:] += late_s
+    times = np.delete(times, range(2500, 2510))
+    assert judge(times)[1] == [(2000, round(late_s * RATE)), (2500, 10)]
+
+
+def test_a_stream_that_was_lost_and_comes_back_with_samples_it_had_sent_leaves_them_out():
+    times = np.r_[np.arange(2000), np.arange(1980, 2000), np.arange(2500, 2600)] / RATE
+    timeline = Timeline(RATE, "auto")
+    timeline.follow(times, 2000)
+    timeline.resume(2000)
+    assert timeline.follow(times, len(times)) == (2120, [(2000, -20), (2020, 500)])
