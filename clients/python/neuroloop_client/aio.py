@@ -28,7 +28,7 @@ class AsyncClient(Calls[Awaitable[Map], Awaitable[list[Map]], Awaitable[bytes], 
         self._http = httpx.AsyncClient(base_url=self._base_url, timeout=timeout, headers=_http.headers(token))
 
     def stream(self, session: str, topics: Sequence[str] = ("predictions",), format: Format = "msgpack") -> AsyncStream:
-        """One connection to the live results of a session: topics predictions, rates, encoders, events, status."""
+        """One connection to the live results of a session: predictions, rates, signals, encoders, events, status."""
         return AsyncStream(_http.stream_url(self._base_url, session, topics, format), self._token)
 
     def live(

@@ -38,6 +38,22 @@ class Rates(TypedDict):
     gap: bool
 
 
+class Signals(TypedDict):
+    """What came in during one bin: a list of values per point in time, one value per channel; none in a hole.
+
+    Points are samples up to 1 kHz (low and high are the same); above it there is one, the bin's lowest and highest.
+    """
+
+    type: Literal["signals"]
+    session: str
+    seq: int
+    time: float
+    samples: list[int]
+    low: list[list[float]]
+    high: list[list[float]]
+    gap: bool
+
+
 class EncoderRates(TypedDict):
     """What one encoder expected for one bin, hertz, and the spikes that came; rates are None where reason says why.
 
@@ -101,4 +117,4 @@ class NewRun(TypedDict):
     previous_run: str
 
 
-Message = Prediction | Rates | EncoderRates | Event | Status | Lagged | NewRun
+Message = Prediction | Rates | Signals | EncoderRates | Event | Status | Lagged | NewRun

@@ -28,7 +28,7 @@ class Client(Calls[Map, list[Map], bytes, None]):
         self._http = httpx.Client(base_url=self._base_url, timeout=timeout, headers=_http.headers(token))
 
     def stream(self, session: str, topics: Sequence[str] = ("predictions",), format: Format = "msgpack") -> Stream:
-        """One connection to the live results of a session: topics predictions, rates, encoders, events, status."""
+        """One connection to the live results of a session: predictions, rates, signals, encoders, events, status."""
         return Stream(_http.stream_url(self._base_url, session, topics, format), self._token)
 
     def live(

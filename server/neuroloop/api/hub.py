@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from itertools import groupby, islice
 from typing import Any
 
 from neuroloop.api.history import History
-from neuroloop.api.message import TOPICS, Message
+from neuroloop.api.message import ON_DEMAND, TOPICS, Message
 from neuroloop.api.subscriber import ALL, HistoryReader, LatestReader, Policy, Subscriber, Write
 from neuroloop.errors import Conflict, Unavailable
 
@@ -19,7 +19,9 @@ EVENT_COUNT = 200
 class Hub:
     """The results of one session: its subscribers, its last status and events, a minute of everything."""
 
-    def __init__(self) -> None:
+    def __init__(self, want: Callable[[str, bool], None] = lambda topic, is_wanted: None) -> None:
+        """want: called with a topic that is published on demand, and whether anybody subscribes to it."""
+        self._want = want
         self.status: dict[str, Any] | None = None
         self.events: deque[dict[str, Any]] = deque(maxlen=EVENT_COUNT)
         self._history = History()
@@ -78,11 +80,18 @@ class Hub:
             subscriber.close()
         for topic in topics:
             self._subscribers[topic].append(subscriber)
+        self._tell_wanted(topics)
         try:
             yield subscriber
         finally:
             for topic in topics:
                 self._subscribers[topic].remove(subscriber)
+            self._tell_wanted(topics)
+
+    def _tell_wanted(self, topics: Collection[str]) -> None:
+        for topic in ON_DEMAND:
+            if topic in topics:
+                self._want(topic, bool(self._subscribers[topic]))
 
     def close(self) -> None:
         """End every subscription, those to come too."""

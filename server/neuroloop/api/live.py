@@ -39,7 +39,7 @@ class LiveSession:
         recordings: Path | None,
     ) -> None:
         self.settings = settings
-        self.hub = Hub()
+        self.hub = Hub(lambda topic, is_wanted: self.process.want(topic, is_wanted))
         self.process = SessionProcess(
             settings,
             lsl,

@@ -10,6 +10,8 @@ from pydantic_core import to_json
 TOPICS = ("predictions", "rates", "encoders", "signals", "events", "status")
 BIN_TOPICS = frozenset({"predictions", "rates", "encoders", "signals"})
 """Topics whose `seq` is the message's own bin; an event's or a status's is the next bin."""
+ON_DEMAND = ("signals",)
+"""Topics that a session publishes only while somebody subscribes to them."""
 
 TEXT, BINARY = 0x81, 0x82  # the first byte of a whole WebSocket message
 

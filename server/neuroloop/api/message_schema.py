@@ -81,6 +81,24 @@ class Rates(Closed):
     gap: bool
 
 
+class Signals(Closed):
+    """What came in during one bin: every sample up to 1 kHz, the lowest and the highest one of each channel above.
+
+    Published while somebody subscribes, and left out first when a session is overloaded (`shed`).
+    """
+
+    type: Literal["signals"]
+    session: str
+    seq: Seq
+    time: Annotated[float, Field(description="LSL seconds, end of the bin")]
+    samples: Annotated[list[int], Field(min_length=2, max_length=2, description="the bin's first and last sample")]
+    low: Annotated[
+        list[list[float]], Field(description="per point in time, oldest first: one value per channel; [] in a hole")
+    ]
+    high: Annotated[list[list[float]], Field(description="as low; the same values where points are samples")]
+    gap: bool
+
+
 class EncoderRates(Closed):
     """What one encoder expected for one bin, and what came. rates are null when it was not asked, and reason says why.
 
@@ -179,7 +197,7 @@ class Error(Closed):
     id: Id = None
 
 
-SENT = (Prediction, Rates, EncoderRates, Event, Status, Lagged, LabelAccepted, Pong, Error)
+SENT = (Prediction, Rates, Signals, EncoderRates, Event, Status, Lagged, LabelAccepted, Pong, Error)
 TAKEN = (LabelMessage, PingMessage)
 
 
@@ -187,7 +205,7 @@ def message_schema() -> dict[str, Any]:
     """The JSON Schema of everything that a stream sends; what it takes is beside it in `$defs`."""
     sent: TypeAdapter[Any] = TypeAdapter(
         Annotated[
-            Prediction | Rates | EncoderRates | Event | Status | Lagged | LabelAccepted | Pong | Error,
+            Prediction | Rates | Signals | EncoderRates | Event | Status | Lagged | LabelAccepted | Pong | Error,
             Field(discriminator="type"),
         ]
     )

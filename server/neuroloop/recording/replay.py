@@ -94,6 +94,9 @@ class _Publisher:
         self.tap: Callable[[bytes, bytes], None] | None = None
         self._take = take
 
+    def wants(self, _topic: bytes, /) -> bool:
+        return False
+
     def __call__(self, topic: bytes, message: dict[str, Any], /) -> None:
         self._take(topic.decode(), message)
 

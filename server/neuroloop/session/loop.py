@@ -35,6 +35,7 @@ from neuroloop.session.recordings import Recordings
 from neuroloop.session.ring import Ring
 from neuroloop.session.sender_clock import step_event
 from neuroloop.session.shedding import Shedding
+from neuroloop.session.signals import Signals
 from neuroloop.session.staleness import Staleness
 from neuroloop.session.streams import StreamDescription
 from neuroloop.session.swaps import Swaps
@@ -87,6 +88,7 @@ class Loop:
         self.event = self.telling.event
         self.staleness = Staleness(session, self.journal)
         self.shedding = Shedding(self)
+        self.signals = Signals(self, publish)
         self.swaps = Swaps(self)
         self.encoders = Encoders(self, publish)
         self.teaching = Teaching(self)
@@ -292,6 +294,7 @@ class Loop:
         self._bin_missing += block.missing
         self._bin_nonfinite += block.nonfinite
         pipeline.step(block.samples, block.missing == 0 and block.nonfinite == 0)
+        self.signals.block(block, pipeline)
         self.health.tally.blocks += 1
         self.journal.place.steps += 1
         last = (block.index + pipeline.block_samples) % pipeline.bin_samples == 0
@@ -371,6 +374,7 @@ class Loop:
             self.encoders.skip()
         else:
             self.encoders.show(outcome, time)
+        self.signals.bin(time, outcome.gap)
         self.telling.of_decoders()
         self.journal.place.seq += 1
         self.health.tally.bins += 1

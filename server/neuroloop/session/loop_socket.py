@@ -40,6 +40,10 @@ class LoopSocket:
         self._socket.send_multipart(frames, zmq.NOBLOCK)
         self._loop.call_soon(self.drain)
 
+    def subscribe(self, topic: bytes, is_wanted: bool) -> None:
+        (self._socket.subscribe if is_wanted else self._socket.unsubscribe)(topic)
+        self._loop.call_soon(self.drain)
+
     def close(self) -> None:
         self._loop.remove_reader(self._descriptor)
         self._socket.close(linger=0)

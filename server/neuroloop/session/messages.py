@@ -80,6 +80,20 @@ def prediction(
     }
 
 
+def signals(session: str, time: BinTime, low: list[Any], high: list[Any], gap: bool) -> dict[str, Any]:
+    """low, high: a list of values per point in time, one value per channel."""
+    return {
+        "type": "signals",
+        "session": session,
+        "seq": time.seq,
+        "time": time.end,
+        "samples": [time.first, time.last],
+        "low": low,
+        "high": high,
+        "gap": gap,
+    }
+
+
 def rates(session: str, outcome: Bin, time: BinTime) -> dict[str, Any]:
     """The rate vector of one bin, hertz (or power, for a headset)."""
     return {

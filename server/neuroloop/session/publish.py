@@ -24,13 +24,19 @@ HIGH_WATER = 20_000
 KEPT_COUNT = 8192
 KEPT_BYTES = 32 * 2**20
 SENT_AT_ONCE = 32
-SUBSCRIBED = 1  # the first byte of what comes from a subscriber
+SUBSCRIBED = 1  # the first byte of what comes from a subscriber; the topic follows, none for all of them
+ONLY_LIVE = frozenset({b"signals"})
+"""Topics that are published while somebody wants them: neither kept nor recorded."""
 
 
 class Publish(Protocol):
     """What a loop publishes with. tap: takes the topic and the packed map of each message, too; must not wait."""
 
     tap: Callable[[bytes, bytes], None] | None
+
+    def wants(self, topic: bytes, /) -> bool:
+        """Whether somebody subscribes to this topic by its name."""
+        ...
 
     def __call__(self, topic: bytes, message: dict[str, Any], /) -> None: ...
 
@@ -51,14 +57,24 @@ class Publisher:
         self._kept: deque[tuple[bytes, bytes]] = deque()
         self._kept_bytes = 0
         self._unsent = 0  # so many of the newest that are kept
+        self._wanted: set[bytes] = set()
+
+    def wants(self, topic: bytes) -> bool:
+        return topic in self._wanted
 
     def __call__(self, topic: bytes, message: dict[str, Any]) -> None:
         packed = self._pack(message)
+        if topic in ONLY_LIVE:
+            self._socket.send_multipart((topic, packed), zmq.DONTWAIT, copy=True)
+            return
         self._keep(topic, packed)
         if self.tap is not None:
             self.tap(topic, packed)
         while self._socket.getsockopt(zmq.EVENTS) & zmq.POLLIN:
-            if self._socket.recv(zmq.DONTWAIT)[0] == SUBSCRIBED:
+            told = self._socket.recv(zmq.DONTWAIT)
+            if len(told) > 1:
+                (self._wanted.add if told[0] == SUBSCRIBED else self._wanted.discard)(told[1:])
+            elif told[0] == SUBSCRIBED:
                 self._unsent = len(self._kept)
         if self._unsent == 1:
             self._socket.send_multipart(self._kept[-1], zmq.DONTWAIT, copy=True)

@@ -1,8 +1,9 @@
 """What an overloaded session leaves out, one thing after the other, so that its active decoder answers in time.
 
-First the shadows get no bins, then the encoders; the active decoder always does. A second in which many bins were late
-takes the next thing away; a while without a late bin gives the last one back, and a longer while where that was too
-soon. Shadows go on learning from labels, and begin anew, as after a hole, with the bins that they then get.
+First nobody is shown the signals, then the shadows get no bins, then the encoders; the active decoder always does. A
+second in which many bins were late takes the next thing away; a while without a late bin gives the last one back, and a
+longer while where that was too soon. Shadows go on learning from labels, and begin anew, as after a hole, with the bins
+that they then get.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from neuroloop.session.loop import Loop
 
-ORDER = ("shadows", "encoders")
+ORDER = ("signals", "shadows", "encoders")
 OVERLOAD_SHARE = 0.1  # of the bins of a second, late
 CALM_S = 5
 LONGEST_CALM_S = 80
@@ -54,7 +55,8 @@ class Shedding:
         if self._since_return < self._needed:
             self._needed = min(2 * self._needed, LONGEST_CALM_S)
         skipped = self.change(what, True)
-        detail = f"overload, {late_share:.0%} of the last second's bins late: the {what} get no bins until it is over"
+        loses = "are not shown" if what == "signals" else "get no bins"
+        detail = f"overload, {late_share:.0%} of the last second's bins late: the {what} {loses} until it is over"
         yield "shed", detail, {"what": what, "skipped": skipped}
 
     def _give_back(self) -> Iterator[Event]:
@@ -63,7 +65,8 @@ class Shedding:
             return
         self.change(what, False)
         calm, self._calm, self._since_return = self._calm, 0, 0
-        yield "shed_over", f"no late bin for {calm} s: the {what} get bins again", {"what": what}
+        gain = "are shown" if what == "signals" else "get bins"
+        yield "shed_over", f"no late bin for {calm} s: the {what} {gain} again", {"what": what}
 
     def change(self, what: str, is_shed: bool) -> int:
         """Leave something out, or give it back; returns how many bins that waited for it are let go of."""
@@ -76,6 +79,8 @@ class Shedding:
 
     def _has(self, what: str) -> bool:
         chain = self._loop.chain
+        if what == "signals":
+            return self._loop.signals.are_wanted
         if what == "shadows":
             return chain is not None and bool(chain.decoders.shadows)
         return self._loop.encoders.has_any

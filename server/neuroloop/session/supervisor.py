@@ -93,6 +93,7 @@ class SessionProcess:
         self._told_state: str | None = None
         self._commands: LoopSocket | None = None
         self._results: LoopSocket | None = None
+        self._wanted: set[bytes] = set()
         self._pending: dict[bytes, asyncio.Future[Any]] = {}
         self._request_count = 0
         self._tasks: list[asyncio.Task[None]] = []
@@ -200,6 +201,15 @@ class SessionProcess:
         finally:
             del self._pending[request_id]
 
+    def want(self, topic: str, is_wanted: bool) -> None:
+        """Have the process publish a topic that costs something, or no longer."""
+        name = topic.encode()
+        if is_wanted == (name in self._wanted):
+            return
+        (self._wanted.add if is_wanted else self._wanted.discard)(name)
+        if self._results is not None:
+            self._results.subscribe(name, is_wanted)
+
     def _receive_reply(self, frames: list[bytes]) -> None:
         request_id, payload = frames
         reply = self._pending.get(request_id)
@@ -226,6 +236,8 @@ class SessionProcess:
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context.instance()
         key = endpoints.server_key
         self._results = LoopSocket(_connect(context.socket(zmq.SUB), endpoints.results, key), self._receive_result)
+        for topic in self._wanted:
+            self._results.subscribe(topic, True)
         self._commands = LoopSocket(_connect(context.socket(zmq.DEALER), endpoints.commands, key), self._receive_reply)
         until = math.inf  # the status that it answers first is published, too, after everything before it
         while self.state == "starting" and self._told_until < until:

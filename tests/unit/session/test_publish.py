@@ -94,3 +94,26 @@ def test_a_long_past_is_told_in_parts(context, endpoint, publisher, monkeypatch)
     for number in range(end, end + 20):
         publisher(b"bins", {"seq": number})
     assert received(socket) == list(range(3, end + 20))
+
+
+def test_signals_are_wanted_while_somebody_subscribes_to_them_by_name_and_never_kept(context, endpoint, publisher):
+    socket = subscribe(context, endpoint)
+    number = publish_until(publisher, socket, 0)
+    assert not publisher.wants(b"signals")
+    publisher(b"signals", {"seq": 7000})
+    socket.subscribe(b"signals")
+    while not publisher.wants(b"signals"):
+        publisher(b"bins", {"seq": number})
+        number += 1
+    late = subscribe(context, endpoint)
+    end = publish_until(publisher, late, number)
+    assert received(late) == list(range(end))
+    socket.unsubscribe(b"signals")
+    while publisher.wants(b"signals"):
+        publisher(b"bins", {"seq": end})
+    socket.subscribe(b"signals")
+    while not publisher.wants(b"signals"):
+        publisher(b"bins", {"seq": end})
+    socket.close()
+    while publisher.wants(b"signals"):
+        publisher(b"bins", {"seq": end})

@@ -14,6 +14,7 @@ def loop():
     return SimpleNamespace(
         chain=SimpleNamespace(decoders=decoders),
         encoders=SimpleNamespace(has_any=True),
+        signals=SimpleNamespace(are_wanted=False),
         swaps=SimpleNamespace(is_promoting=False),
         journal=Journal(),
     )
@@ -27,6 +28,11 @@ def test_shadows_go_first_then_encoders_and_nothing_else_ever(loop):
     shedding = Shedding(loop)
     assert seconds(shedding, 0.0, 0.1, 0.11, 0.5, 1.0, 1.0) == [("shed", "shadows"), ("shed", "encoders")]
     assert shedding.shed == ["shadows", "encoders"]
+
+
+def test_nobody_is_shown_signals_before_anything_else_is_left_out(loop):
+    loop.signals.are_wanted = True
+    assert seconds(Shedding(loop), 1.0, 1.0, 1.0) == [("shed", "signals"), ("shed", "shadows"), ("shed", "encoders")]
 
 
 def test_what_a_session_has_not_is_not_shed(loop):
