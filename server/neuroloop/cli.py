@@ -22,6 +22,7 @@ from neuroloop import (
 from neuroloop.cli_errors import one_line_errors
 from neuroloop.doctor_commands import doctor
 from neuroloop_sources.cli import play, simulate
+from neuroloop_sources.fault_commands import faults
 
 app = typer.Typer(
     help="Real-time closed-loop BCI server: LSL in, decoded labels out over WebSocket and LSL.",
@@ -42,6 +43,7 @@ app.add_typer(fit_commands.app, name="fits")
 app.add_typer(recording_commands.app, name="recordings")
 app.command()(simulate)
 app.command()(play)
+app.command()(faults)
 app.command()(replay_commands.replay)
 app.command()(doctor)
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,15 +12,17 @@ from rich.console import Console
 
 from neuroloop_sources import player, simulator
 from neuroloop_sources.errors import SourceError
+from neuroloop_sources.fault_commands import faults
 from neuroloop_sources.loaders import open_source
 from neuroloop_sources.settings import SimulatorSettings
-from neuroloop_sources.signals import stop_on_signal
+from neuroloop_sources.signals import one_line_errors, stop_on_signal
 from neuroloop_sources.stream import Ready
 from neuroloop_sources.truth import Truth
 
 app = typer.Typer(
     help="Sources to stream from: a simulator with known truth, a player of recordings.", no_args_is_help=True
 )
+app.command()(faults)
 DEFAULT = SimulatorSettings()
 
 Wait = Annotated[bool, typer.Option("--wait", help="Begin when somebody receives the stream.")]
@@ -61,7 +61,7 @@ def simulate(
     as_json: AsJson = False,
 ) -> None:
     """Stream a simulated electrode array: tuned units, eight reach directions, markers; everything known."""
-    with _one_line_errors():
+    with one_line_errors():
         settings = SimulatorSettings(
             name=name,
             source_id=source_id,
@@ -122,7 +122,7 @@ def play(
     as_json: AsJson = False,
 ) -> None:
     """Stream a recording."""
-    with _one_line_errors():
+    with one_line_errors():
         recording = open_source(source, subject=subject, runs=run, rate=rate, stream=stream, markers=markers)
         stream_name = name or recording.name
         facts = {
@@ -165,12 +165,3 @@ def _announce(facts: dict[str, Any], as_json: bool) -> Ready:
         )
 
     return ready
-
-
-@contextmanager
-def _one_line_errors() -> Iterator[None]:
-    try:
-        yield
-    except SourceError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from error

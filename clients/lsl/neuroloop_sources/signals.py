@@ -1,4 +1,4 @@
-"""A clean end for a command in the foreground."""
+"""A clean end for a command in the foreground, and a clean word for what it could not do."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+import typer
+
+from neuroloop_sources.errors import SourceError
 
 
 @contextmanager
@@ -18,3 +22,13 @@ def stop_on_signal() -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """A SourceError as one line on standard error, and exit code 1."""
+    try:
+        yield
+    except SourceError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from error
