@@ -16,6 +16,7 @@ NAMES = (
     "position",
     "recording",
     "replay",
+    "faults",
 )
 
 if __name__ == "__main__":

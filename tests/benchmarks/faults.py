@@ -1,0 +1,262 @@
+"""Every fault of `neuroloop faults`, for minutes, against a session with five subscribers, a recording and a shadow.
+
+Meanwhile one client sends labels, and another uploads versions and has the session use them. Prints how often each
+fault came, and what each subscriber was told beside what was sent; `unaccounted` must be 0: no sample is missing, or
+too much, without an event. Then whether every label that was acknowledged was learned or refused with a reason, every
+version that was acknowledged is in the registry to the digest, and the recording has every sample that was received.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import subprocess
+import sys
+import tempfile
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tests.processes import serving, wait_until, write_config
+
+from neuroloop.models.decoder_files import of, write
+from neuroloop.models.maxrate import MaxRate
+from neuroloop.recording.reader import open_xdf
+from neuroloop_client import Client, NeuroloopClientError
+from neuroloop_sources.faults.account import Account, settle
+from neuroloop_sources.faults.kinds import KINDS
+from neuroloop_sources.faults.line import Sent
+
+SESSION, MODEL = "faulty", "uploaded"
+CLASSES = ["a", "b"]
+LABEL_S, VERSION_S = 0.5, 3.0
+KEPT = ("seq", "samples", "role")
+
+
+@dataclass
+class Told:
+    """What one subscriber was told, as far as the account needs it. kinds: of messages that should not come."""
+
+    predictions: list[dict[str, Any]] = field(default_factory=list)
+    shadow: list[int] = field(default_factory=list)
+    events: list[dict[str, Any]] = field(default_factory=list)
+    kinds: list[str] = field(default_factory=list)
+
+    def take(self, message: Any) -> None:
+        match message["type"]:
+            case "prediction" if message["role"] == "active":
+                self.predictions.append({key: message[key] for key in KEPT})
+            case "prediction":
+                self.shadow.append(message["seq"])
+            case "event":
+                self.events.append(message)
+            case unwanted:
+                self.kinds.append(unwanted)
+
+
+@dataclass
+class Outcome:
+    """labels, versions: that were acknowledged, as (label, start, end) and version -> digest. lost: of both."""
+
+    sent: Sent
+    rate: float
+    status: dict[str, Any]
+    told: list[Told]
+    labels: list[tuple[Any, ...]]
+    versions: dict[int, str]
+    lost: list[str]
+    recorded: dict[str, Any]
+
+    @property
+    def accounts(self) -> list[Account]:
+        received = self.status["stream"]["samples"]
+        return [settle(self.sent, self.rate, told.predictions, told.events, received) for told in self.told]
+
+    @property
+    def wrong(self) -> list[str]:
+        """Everything that must not be."""
+        found = [wrong for account in self.accounts for wrong in account.wrong] + self.lost
+        found += [f"a subscriber got {kind}" for told in self.told for kind in told.kinds]
+        if self.recorded["samples"] != self.status["stream"]["samples"] or self.recorded["lost_samples"]:
+            found.append(f"recording: {self.recorded}, {self.status['stream']['samples']} samples received")
+        return found
+
+
+@contextmanager
+def repeating(turn: Callable[[], None], pause_s: float) -> Iterator[None]:
+    """Do this again and again in a thread, with a pause between two turns."""
+    stop = threading.Event()
+
+    def work() -> None:
+        while not stop.is_set():
+            turn()
+            stop.wait(pause_s)
+
+    thread = threading.Thread(target=work, name=turn.__qualname__)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+@contextmanager
+def subscribed(client: Client) -> Iterator[Told]:
+    told = Told()
+    with client.live(SESSION, ("predictions", "events")) as live:
+
+        def receive() -> None:
+            with suppress(TimeoutError):
+                told.take(live.receive(0.2))
+
+        with repeating(receive, 0.0):
+            yield told
+
+
+def labelling(client: Client, acknowledged: list[tuple[Any, ...]]) -> Callable[[], None]:
+    """Labels the last ten bins; those that are refused, as none has come yet, do not count."""
+
+    def label() -> None:
+        with suppress(NeuroloopClientError):
+            end = client.latest(SESSION)["time"]
+            answer = client.label(SESSION, CLASSES[len(acknowledged) % 2], end - 0.2, end)
+            acknowledged.append((answer["label"], answer["start"], answer["end"]))
+
+    return label
+
+
+def uploading(client: Client, features: int, acknowledged: dict[int, str]) -> Callable[[], None]:
+    random, decoder = np.random.default_rng(0), MaxRate(CLASSES, features)
+
+    def upload() -> None:
+        for index in range(len(CLASSES)):
+            decoder.learn(random.gamma(2.0, 5.0, features).astype(np.float32), index)
+        weights = write(of(decoder, features))
+        version = client.upload_model(MODEL, weights)["version"]
+        acknowledged[version] = f"sha256:{hashlib.sha256(weights).hexdigest()}"
+        client.put_decoder(SESSION, MODEL, version)
+
+    return upload
+
+
+def lost(client: Client, told: Told, labels: list[tuple[Any, ...]], versions: dict[int, str]) -> Iterator[str]:
+    """What was acknowledged, and is not there."""
+    outcomes = [event for event in told.events if event["event"] in ("label_learned", "label_refused")]
+    ended = {(event.get("label"), event.get("start"), event.get("end")) for event in outcomes}
+    yield from (
+        f"label {label} was acknowledged and neither learned nor refused" for label in labels if label not in ended
+    )
+    there = {version["version"]: version["digest"] for version in client.versions(MODEL)} if versions else {}
+    for version, digest in versions.items():
+        kept = f"sha256:{hashlib.sha256(client.weights(MODEL, version)).hexdigest()}"
+        if not digest == there.get(version) == kept:
+            yield f"version {version} was acknowledged with {digest}, the registry has {there.get(version)}, {kept}"
+
+
+def session(name: str, front_end: str) -> dict[str, Any]:
+    settings = {"name": SESSION, "stream": {"source_id": name}, "classes": CLASSES, "window": 5}
+    settings |= {"recording": {"automatic": True, "least_free_mb": 100}, "outlets": {"enabled": False}}
+    settings |= {"front_end": {"kind": front_end}}
+    if front_end == "broadband":
+        settings |= {"rereference": {"clusters": 32}}
+    shadow = {"name": "shadow", "kind": "poisson", "role": "shadow"}
+    return settings | {"decoders": [{"name": "active", "kind": "maxrate"}, shadow]}
+
+
+def measure(
+    folder: Path,
+    *,
+    channels: int = 96,
+    rate: float = 30_000,
+    minutes: float | None = None,
+    rounds: int | None = None,
+    seed: int = 1,
+    every_s: float = 2.0,
+    subscribers: int = 5,
+) -> Outcome:
+    """In a server of its own, whose folder this is; a stream below 2 kHz counts as one of spike counts."""
+    name = f"faults-{uuid.uuid4().hex[:8]}"
+    config = write_config(folder, sessions=[session(name, "broadband" if rate > 2000 else "counts")])
+    shape = ["--channel-count", str(channels), "--nominal-srate", str(rate), "--source-id", f"{name}-source"]
+    until = ["--rounds", str(rounds)] if minutes is None else ["--seconds", str(60 * minutes)]
+    faults = ["--from", f"{name}-source", "--to", name, "--wait", "--seed", str(seed), "--every", str(every_s), *until]
+    command = [sys.executable, "-m", "neuroloop_sources"]
+    labels: list[tuple[Any, ...]] = []
+    versions: dict[int, str] = {}
+    with ExitStack() as stack:
+        url, _ = stack.enter_context(serving(config))
+        client = stack.enter_context(Client(url))
+        wait_until(lambda: client.session(SESSION)["state"] == "running", "the session")
+        told = [stack.enter_context(subscribed(client)) for _ in range(subscribers)]
+        source = [*command, "simulate", "--name", f"{name}-source", *shape]
+        simulator = stack.enter_context(subprocess.Popen(source, stdout=subprocess.DEVNULL))
+        stack.callback(simulator.terminate)
+        proxy = stack.enter_context(subprocess.Popen([*command, "faults", *faults], stdout=subprocess.PIPE, text=True))
+        stack.callback(proxy.terminate)
+        wait_until(lambda: told[0].predictions, "a bin")
+        with repeating(labelling(client, labels), LABEL_S), repeating(uploading(client, channels, versions), VERSION_S):
+            output, _ = proxy.communicate()
+        ended = json.loads(output.splitlines()[-1])
+        status = wait_until(lambda: _when_lost(client), "the end of the stream")
+        wait_until(lambda: all(one.predictions[-1]["seq"] == status["seq"] - 1 for one in told), "the last bins")
+        stopped = client.stop_recording(SESSION)
+        sent = Sent(**{key: value for key, value in ended.items() if key != "ended"})
+        missing = list(lost(client, told[0], labels, versions))
+    recorded = {"samples": recorded_samples(folder, stopped["name"], name), "lost_samples": stopped["lost_samples"]}
+    return Outcome(sent, rate, status, told, labels, versions, missing, recorded)
+
+
+def _when_lost(client: Client) -> dict[str, Any] | None:
+    status = client.status(SESSION)
+    return status if status["stream"]["state"] == "lost" and status["queues"]["ring"] < status["bin_samples"] else None
+
+
+def recorded_samples(folder: Path, recording: str, stream: str) -> int:
+    (path,) = folder.rglob(f"{recording}.xdf")
+    with open_xdf(path) as file:
+        return sum(one.sample_count for one in file.streams if one.info.name == stream)
+
+
+def table(outcome: Outcome) -> str:
+    """A row a fault, then a row a subscriber."""
+    lines = [f"{'fault':12}{'times':>8}"]
+    lines += [f"{kind:12}{outcome.sent.faults.get(kind, 0):8}" for kind in KINDS]
+    columns = ("sent", "in bins", "missing", "surplus", "nonfinite", "steps", "lost on way", "overrun", "unaccounted")
+    lines += ["", f"{'subscriber':12}" + "".join(f"{column:>13}" for column in columns)]
+    for number, one in enumerate(outcome.accounts, 1):
+        figures = (one.bins - one.missing, one.missing, one.surplus, one.nonfinite)
+        steps = sum(event["event"] == "clock_step" for event in outcome.told[number - 1].events)
+        row = (outcome.sent.sent, *figures, steps, one.lost, one.overrun, one.unaccounted)
+        lines.append(f"{number:<12}" + "".join(f"{value!s:>13}" for value in row))
+    gone = [sum(text.startswith(what) for text in outcome.lost) for what in ("label", "version")]
+    status = outcome.status
+    lines += [
+        "",
+        f"labels acknowledged {len(outcome.labels)}, lost {gone[0]}; versions {len(outcome.versions)}, lost {gone[1]}",
+        f"bins {status['bins']}, late {status['late_bins']}, missed {status['missed_bins']}, gaps {status['gaps']}; "
+        f"of the shadow {len(outcome.told[0].shadow)}; recorded {outcome.recorded}",
+        f"process p50 {status['latency_ms']['process']['p50']} ms, p99 {status['latency_ms']['process']['p99']} ms",
+    ]
+    return "\n".join([*lines, *outcome.wrong])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks faults", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=20.0)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--every", type=float, default=2.0, help="seconds between faults, on average")
+    parser.add_argument("--channels", type=int, default=96)
+    parser.add_argument("--rate", type=float, default=30_000)
+    options = parser.parse_args(sys.argv[2:])
+    shape = {"channels": options.channels, "rate": options.rate}
+    with tempfile.TemporaryDirectory() as folder:
+        outcome = measure(Path(folder), minutes=options.minutes, seed=options.seed, every_s=options.every, **shape)
+    print(table(outcome))
+    raise SystemExit(1 if outcome.wrong else 0)
