@@ -17,6 +17,7 @@ NAMES = (
     "recording",
     "replay",
     "faults",
+    "kills",
 )
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from tests.benchmarks.source import counting
 
 from neuroloop.config import LslSettings, parse_session
 from neuroloop.recording.reader import open_xdf
+from neuroloop.session.launching import Launcher
 from neuroloop.session.supervisor import SessionProcess
 
 CHUNK = 30
@@ -33,12 +34,12 @@ CALIBRATED = 100  # bins that are left out at the start
 class Recorded:
     """A session that records, and what it publishes meanwhile."""
 
-    def __init__(self, name: str, folder: Path, settings: dict[str, Any]) -> None:
+    def __init__(self, name: str, folder: Path, settings: dict[str, Any], launcher: Launcher | None = None) -> None:
         self.predictions: list[dict[str, Any]] = []
         self.events: list[dict[str, Any]] = []
         common = {"name": name, "stream": {"source_id": name}, "recording": {"automatic": True, "least_free_mb": 100}}
         session = parse_session(common | {"classes": ["a", "b"], "rereference": {"clusters": 32}} | settings)
-        self.process = SessionProcess(session, LslSettings(), self._take, self._fail, recordings=folder)
+        self.process = SessionProcess(session, LslSettings(), self._take, self._fail, launcher, recordings=folder)
 
     def _take(self, topic: str, packed: bytes) -> None:
         if topic == "predictions":

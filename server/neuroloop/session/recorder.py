@@ -174,8 +174,9 @@ class Recorder(threading.Thread):
 
     def _turn(self) -> None:
         """Write what has come since the last one. Raises OSError."""
+        waiting = len(self._queue)  # before the samples: a prediction is not written without those that it is of
         self._sources.drain(self._writer, self._streams.lost, self._begin_ring)
-        for _ in range(len(self._queue)):
+        for _ in range(waiting):
             kind, time, payload, size = self._queue.popleft()
             self._taken_bytes += size
             match kind:
