@@ -18,6 +18,7 @@ NAMES = (
     "replay",
     "faults",
     "kills",
+    "disks",
 )
 
 if __name__ == "__main__":

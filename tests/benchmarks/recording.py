@@ -28,6 +28,7 @@ from neuroloop.session.supervisor import SessionProcess
 
 CHUNK = 30
 PIECE = 30_000  # samples compared at once
+NOTHING = {"name": "", "state": "", "bytes": 0, "lost_samples": 0, "lost_messages": 0}  # where nothing is recorded
 CALIBRATED = 100  # bins that are left out at the start
 
 
@@ -83,7 +84,9 @@ async def record(
             await meanwhile(session)
         await session.until(int(seconds * 50))
         status = await session.process.command("status")
-        stopped = await session.process.command("recording_stop", timeout=60)
+        stopped = status["recording"] or NOTHING
+        if stopped["state"] == "recording":
+            stopped = await session.process.command("recording_stop", timeout=60)
     finally:
         source.terminate()
         source.wait(20)
