@@ -11,6 +11,7 @@ from neuroloop.recording.reader import XdfFile, XdfStream, open_xdf
 
 CONTROL = "neuroloop-control"
 LOST = "neuroloop-lost"
+BLOBS = "neuroloop-blobs"
 
 
 def describe(path: Path) -> dict[str, Any]:

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import json
 from base64 import b64decode
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from hashlib import sha256
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from neuroloop.errors import ModelError
-from neuroloop.recording.description import losses, notes, of_type
+from neuroloop.recording.description import BLOBS, losses, notes, of_type
 from neuroloop.recording.reader import Samples, XdfFile, XdfStream
 
 ROWS = 1024  # of a text stream, read at once
 PIECE = 8192  # samples, read at once
+PIECES = 64  # of blobs, read at once
+NO_BLOBS: Mapping[str, bytes] = MappingProxyType({})
 
 Note = dict[str, Any]
 
@@ -73,7 +78,8 @@ class RecordedSession:
 
     def __init__(self, file: XdfFile) -> None:
         self._file = file
-        self.notes = [revived(note) for note in notes(file)]
+        found = blobs(file)
+        self.notes = [revived(note, found) for note in notes(file)]
         begun = [note for note in self.notes if note["kind"] == "session"]
         if not begun:
             raise ModelError(
@@ -116,12 +122,30 @@ class RecordedSession:
                 yield from zip(rows, times.tolist(), strict=True)
 
 
-def revived(value: Any) -> Any:
-    """A value of a note with its bytes."""
+def blobs(file: XdfFile) -> dict[str, bytes]:
+    """What notes name by its digest."""
+    found: dict[str, bytearray] = defaultdict(bytearray)
+    for stream in of_type(file, BLOBS):
+        for start in range(0, stream.sample_count, PIECES):
+            for digest, piece in stream.read(start, start + PIECES).values:
+                found[digest] += b64decode(piece)
+    return {digest: bytes(data) for digest, data in found.items()}
+
+
+def revived(value: Any, blobs: Mapping[str, bytes] = NO_BLOBS) -> Any:
+    """A value of a note with its bytes. Raises ModelError where they are not in the recording."""
     if isinstance(value, list):
-        return [revived(item) for item in value]
+        return [revived(item, blobs) for item in value]
     if not isinstance(value, dict):
         return value
     if value.keys() == {"base64"}:
         return b64decode(value["base64"])
-    return {key: revived(item) for key, item in value.items()}
+    if value.keys() == {"blob"}:
+        data = blobs.get(value["blob"], b"")
+        if (got := sha256(data).hexdigest()) != value["blob"]:
+            raise ModelError(
+                f"recording: expected the bytes of SHA-256 {value['blob']}, which a note names, "
+                f"got {len(data)} bytes of {got}"
+            )
+        return data
+    return {key: revived(item, blobs) for key, item in value.items()}

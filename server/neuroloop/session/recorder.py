@@ -48,6 +48,17 @@ def made_by() -> dict[str, Any]:
     return {"python": platform.python_version(), "machine": platform.machine(), "packages": packages}
 
 
+class Waiting:
+    """Bytes of what waits for the disk; put and taken are counted by a thread each."""
+
+    def __init__(self) -> None:
+        self.put = self.taken = 0
+
+    @property
+    def size(self) -> int:
+        return self.put - self.taken
+
+
 class Recorder(threading.Thread):
     """One recording, from its first byte to its last.
 
@@ -74,7 +85,7 @@ class Recorder(threading.Thread):
         self._settings = settings
         self._make_writer = make_writer
         self._queue: deque[tuple[str, float, Any, int]] = deque()
-        self._put_bytes = self._taken_bytes = 0
+        self._messages, self._notes = Waiting(), Waiting()
         self._limit = int(settings.buffer_mb * (1 << 20))
         self._told: Counter[str] = Counter()
         self._began = self._turned = local_clock()
@@ -85,14 +96,22 @@ class Recorder(threading.Thread):
     # For the loop; nothing waits
 
     def put(self, kind: str, payload: Any, size: int) -> None:
-        """kind: the topic of a packed message, or `note`, or `annotation`. size: bytes, about."""
+        """kind: the topic of a packed message, or `note`, or `annotation`. size: bytes, about.
+
+        Messages have the room of `buffer_mb`. Notes, on which a replay depends, have as much of their own, and the last
+        one that is taken may be larger: the weights of a model that was loaded are in one.
+        """
         if self.state not in ("starting", "recording"):
             return
-        if self._put_bytes - self._taken_bytes + size > self._limit:
+        waiting = self._waiting(kind)
+        if waiting.size + (0 if kind == "note" else size) > self._limit:
             self.lost_messages[kind] += 1
             return
-        self._put_bytes += size
+        waiting.put += size
         self._queue.append((kind, local_clock(), payload, size))
+
+    def _waiting(self, kind: str) -> Waiting:
+        return self._notes if kind == "note" else self._messages
 
     def end(self) -> None:
         """Write what is there, and close the file; `closed` says when."""
@@ -175,13 +194,13 @@ class Recorder(threading.Thread):
     def _turn(self) -> None:
         """Write what has come since the last one. Raises OSError."""
         waiting = len(self._queue)  # before the samples: a prediction is not written without those that it is of
-        self._sources.drain(self._writer, self._streams.lost, self._begin_ring)
+        self._drain()
         for _ in range(waiting):
             kind, time, payload, size = self._queue.popleft()
-            self._taken_bytes += size
+            self._waiting(kind).taken += size
             match kind:
                 case "note":
-                    self._streams.note(time, payload)
+                    self._streams.note(time, payload, self._drain)
                 case "annotation":
                     self._streams.annotation(*payload)
                 case _:
@@ -192,6 +211,9 @@ class Recorder(threading.Thread):
         self._streams.write()
         self.bytes_on_disk = self._writer.bytes_written
         self._turned = local_clock()
+
+    def _drain(self) -> None:
+        self._sources.drain(self._writer, self._streams.lost, self._begin_ring)
 
     def _begin_ring(self, source: RingSource) -> None:
         note = {"kind": "ring", "ring": source.ring.serial, "stream": source.stream, "first": source.at}

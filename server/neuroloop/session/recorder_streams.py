@@ -1,7 +1,8 @@
 """What a session itself says, as streams of its recording: messages, rates, labels, notes for a replay, and losses.
 
-Each begins with the first thing that is written to it. Maps are JSON, whose numbers read back to the bit; bytes and
-arrays in them are base64.
+Each begins with the first thing that is written to it. Maps are JSON, whose numbers read back to the bit; bytes in them
+are base64, and of arrays there is the digest. Bytes that are many, such as the weights of a model, have a stream of
+their own, in pieces: (digest, base64). They come before the note that names them, and once, however many notes do.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import json
 from base64 import b64encode
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 from typing import Any
 
@@ -17,12 +18,14 @@ import msgpack
 import numpy as np
 from pylsl import local_clock
 
-from neuroloop.recording.description import CONTROL, LOST
+from neuroloop.recording.description import BLOBS, CONTROL, LOST
 from neuroloop.recording.writer import XdfWriter, stream_header
 
 ENCODED_AT_ONCE = 3 * (1 << 14)  # bytes; more would hold the interpreter's lock for longer than a loop can wait
 PREDICTIONS, RATES, ENCODERS, EVENTS = "predictions", "rates", "encoders", "events"
 MARKERS = "Markers"  # the type by which other programs know labels
+PIECES_AT_ONCE = 64  # of a blob, between which samples are looked after
+BLOB_CHANNELS = ("digest", "base64")
 LABEL_CHANNELS = ("label", "start", "end", "bins")
 
 
@@ -34,8 +37,7 @@ def type_of(topic: str) -> str:
 def plain(value: Any) -> Any:
     """For `json.dumps`: what it does not know."""
     if isinstance(value, bytes):
-        parts = range(0, len(value), ENCODED_AT_ONCE)
-        return {"base64": "".join(b64encode(value[at : at + ENCODED_AT_ONCE]).decode() for at in parts)}
+        return {"base64": b64encode(value).decode()}
     if isinstance(value, np.ndarray):
         return {"sha256": sha256(np.ascontiguousarray(value).data).hexdigest(), "shape": value.shape}
     raise TypeError(f"a note cannot have {type(value).__name__}")
@@ -50,6 +52,7 @@ class OwnStreams:
         self._streams: dict[tuple[str, int], int] = {}
         self._times: dict[int, list[float]] = defaultdict(list)
         self._rows: dict[int, list[Sequence[Any]]] = defaultdict(list)
+        self._blobs: set[str] = set()
 
     def message(self, topic: str, packed: bytes) -> None:
         """A message as it was published."""
@@ -61,9 +64,33 @@ class OwnStreams:
             self._label(message)
         self._add(self._text(type_of(topic), topic), message["time"], [json.dumps(message)])
 
-    def note(self, time: float, note: dict[str, Any]) -> None:
-        """What a replay needs to know."""
-        self._add(self._text(CONTROL, "control"), time, [json.dumps(note, default=plain)])
+    def note(self, time: float, note: dict[str, Any], between: Callable[[], None] = lambda: None) -> None:
+        """What a replay needs to know. between: called now and then while many bytes are written. Raises OSError."""
+        stream = self._text(CONTROL, "control")
+        lean = self._without_blobs(time, note, between)
+        self._add(stream, time, [json.dumps(lean, default=plain)])
+
+    def _without_blobs(self, time: float, value: Any, between: Callable[[], None]) -> Any:
+        """The same with digests in place of the bytes that are many, which have been written."""
+        if isinstance(value, dict):
+            return {key: self._without_blobs(time, one, between) for key, one in value.items()}
+        if isinstance(value, bytes) and len(value) > ENCODED_AT_ONCE:
+            return {"blob": self._blob(time, value, between)}
+        return value
+
+    def _blob(self, time: float, data: bytes, between: Callable[[], None]) -> str:
+        """Its digest, when it has been written: piece by piece, so that neither the loop nor a ring waits for it."""
+        digest = sha256(data).hexdigest()
+        if digest in self._blobs:
+            return digest
+        stream = self._text(BLOBS, "blobs", BLOB_CHANNELS)
+        for number, at in enumerate(range(0, len(data), ENCODED_AT_ONCE), 1):
+            piece = b64encode(data[at : at + ENCODED_AT_ONCE]).decode()
+            self._writer.samples(stream, [time], [[digest, piece]])
+            if number % PIECES_AT_ONCE == 0:
+                between()
+        self._blobs.add(digest)
+        return digest
 
     def lost(self, what: str, facts: dict[str, Any]) -> None:
         """A line of the table of what the recording lacks."""

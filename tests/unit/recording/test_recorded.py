@@ -63,3 +63,8 @@ def test_a_ring_without_a_sample_and_a_file_of_another_program_are_refused(path,
 
 def test_bytes_in_notes_come_back():
     assert revived({"a": [{"base64": "AAEC"}, 1], "b": {"c": None}}) == {"a": [b"\0\1\2", 1], "b": {"c": None}}
+
+
+def test_bytes_that_a_note_names_and_the_recording_lacks_are_told():
+    with pytest.raises(ModelError, match="expected the bytes of SHA-256 abc, which a note names, got 0 bytes"):
+        revived({"arguments": {"weights": {"blob": "abc"}}}, {})

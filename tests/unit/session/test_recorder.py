@@ -16,6 +16,7 @@ from neuroloop.config import RecordingSettings
 from neuroloop.errors import Conflict
 from neuroloop.recording.description import losses
 from neuroloop.recording.reader import open_xdf
+from neuroloop.recording.recorded import blobs, revived
 from neuroloop.recording.writer import XdfWriter, stream_header
 from neuroloop.session.inlet import Markers, Receiving
 from neuroloop.session.recorder import Recorder
@@ -270,8 +271,8 @@ def test_messages_and_notes_read_back_to_the_bit(start):
     for topic, one in (("predictions", message), ("rates", rates)):
         packed = msgpack.packb(one)
         recorder.put(topic, packed, len(packed))
-    weights = bytes(range(256)) * 400
-    recorder.put("note", {"kind": "command", "arguments": {"weights": weights}}, len(weights) // 100)
+    weights = bytes(range(256))
+    recorder.put("note", {"kind": "command", "arguments": {"weights": weights}}, len(weights))
     recorder.end()
     recorder.closed.result(10)
     with open_xdf(recorder.path) as file:
@@ -279,7 +280,63 @@ def test_messages_and_notes_read_back_to_the_bit(start):
         found = file.read("s rates")
         np.testing.assert_array_equal(found.values, [np.array(values, np.float32)])
         assert found.times.tolist() == [12.5]
-        from neuroloop.recording.recorded import revived
-
         notes = [revived(json.loads(row[0])) for row in file.read("s control").values]
         assert weights in [note.get("arguments", {}).get("weights") for note in notes]
+
+
+def model_of(size, seed):
+    """The note of a command that loads so many bytes."""
+    weights = np.random.default_rng(seed).bytes(size)
+    return {"kind": "command", "name": "decoder_load", "arguments": {"weights": weights, "state": "carry"}}
+
+
+def notes_in(recorder):
+    with open_xdf(recorder.path) as file:
+        found = blobs(file)
+        texts = [row[0] for row in file.read("s control").values]
+        notes = [revived(json.loads(text), found) for text in texts if "made_by" not in text and "ring" not in text]
+        return notes, max(map(len, texts)), file.stream("s blobs").sample_count
+
+
+def test_a_model_larger_than_the_buffer_is_recorded_in_pieces_and_once(start, sender):
+    recorder, _ = start()
+    given = [model_of(1_000_000, 1), model_of(300_000, 2), model_of(1_000_000, 1)]
+    for note in given:
+        recorder.put("note", note, 1_000_000)
+        wait_until(lambda: recorder._notes.size == 0)
+    recorder.end()
+    assert recorder.closed.result(10)["lost_messages"] == 0
+    notes, longest, pieces = notes_in(recorder)
+    assert notes == given
+    assert longest < 1000
+    assert pieces == 21 + 7
+
+
+def test_samples_are_looked_after_while_a_large_model_is_written(start, sender):
+    recorder, _ = start(settings=RecordingSettings(least_free_mb=0, buffer_mb=1))
+    told = []
+    drain = recorder._drain
+    recorder._drain = lambda: told.append(sender.send(100)) or drain()
+    recorder.put("note", model_of(10_000_000, 1), 10_000_000)
+    wait_until(lambda: recorder._notes.size == 0)
+    recorder.end()
+    assert recorder.closed.result(10)["lost_samples"] == 0
+    times, _, lost, _ = read(recorder)
+    assert (len(times), lost) == (100 * len(told), [])
+    assert len(notes_in(recorder)[0]) == 1
+
+
+def test_a_note_waits_for_a_slow_disk_only_while_others_leave_room(start, sender):
+    recorder, writer = start(make_writer=Slow)
+    writer.may.clear()
+    sender.send(10)
+    assert writer.is_stuck.wait(10)
+    recorder.put("note", model_of(1_000_000, 1), 1_000_000)
+    recorder.put("note", {"kind": "late"}, 512)
+    packed = msgpack.packb({"time": 1.0, "event": "e"})
+    recorder.put("events", packed, len(packed))
+    assert dict(recorder.lost_messages) == {"note": 1}
+    writer.may.set()
+    recorder.end()
+    recorder.closed.result(10)
+    assert [note["kind"] for note in notes_in(recorder)[0]] == ["command"]
