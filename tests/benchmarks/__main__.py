@@ -19,6 +19,7 @@ NAMES = (
     "faults",
     "kills",
     "disks",
+    "soak",
 )
 
 if __name__ == "__main__":
