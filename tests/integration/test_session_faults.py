@@ -90,6 +90,20 @@ def test_a_session_held_up_for_longer_than_its_buffer_says_what_it_missed_and_go
     assert status["missing_samples"] > 20 * (sum(b["gap"] for b in bins) - 4)
 
 
+def test_a_pause_in_the_middle_of_a_bin_is_not_the_loop_s_own_delay(start_counts, open_source, unique_name):
+    session = start_counts({"name": unique_name}, staleness="skip_to_latest")
+    source = open_source(unique_name)
+    source.wait_for_consumers()
+    source.push(ones(210))
+    session.bins(10)
+    resume = pylsl.local_clock() + 0.6
+    session.until(lambda: pylsl.local_clock() > resume)
+    source.push(ones(200), missing=600)
+    bins = session.bins(50)
+    assert bins[10]["latency_ms"]["stream"] > 250 > bins[10]["latency_ms"]["process"]
+    assert session.events("stale") == session.events("overrun") == []
+
+
 def test_a_long_hole_is_answered_bin_by_bin_and_keeps_no_command_waiting(counts, open_source, unique_name):
     source = open_source(unique_name)
     source.wait_for_consumers()

@@ -310,7 +310,7 @@ class Loop:
         outcome = pipeline.finish_bin()
         end = block.end_time + self._clock_offset(chain)
         newest = end - 1.0 / pipeline.nominal_srate
-        arrival = chain.ring.arrival_of(block.consumed)
+        arrival = chain.ring.arrival_after(block.consumed, block.missing > 0)
         first = block.index + pipeline.block_samples - pipeline.bin_samples
         now = self.clock()
         time = BinTime(

@@ -58,6 +58,13 @@ class Ring:
         self.is_overrun = True
         self.overrun_until = until
 
+    def arrival_after(self, count: int, is_hole: bool) -> float:
+        """LSL clock at which it was known what comes before absolute count `count`.
+
+        is_hole: samples are missing there, which the next one told.
+        """
+        return self.arrival_of(count + 1 if is_hole and self.written > count else count)
+
     def arrival_of(self, count: int) -> float:
         """LSL clock at which the sample before absolute count `count` was committed."""
         arrivals = self.arrivals

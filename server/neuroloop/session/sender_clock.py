@@ -68,6 +68,7 @@ class SenderClock:
         self._ahead_s = 0.0
         self._lead = -np.inf
         self._since = np.inf
+        self._late_since = np.inf
         self.offset = Offset()
 
     def arrived(self, arrival: float) -> float:
@@ -75,7 +76,8 @@ class SenderClock:
 
         NaN unless the sender is known to keep time.
         """
-        return arrival - self.offset.now + self._lead if arrival - self._since > KEEPS_TIME_S else nan
+        keeps_time = arrival - self._since > KEEPS_TIME_S and self._late_since == np.inf
+        return arrival - self.offset.now + self._lead if keeps_time else nan
 
     @property
     def is_in_real_time(self) -> bool:
@@ -89,14 +91,19 @@ class SenderClock:
         passed_s = arrival - self._first[1]
         self._ahead_s = (index - self._first[0]) * self._period - passed_s * (1 + WHOLE_TOLERANCE)
         lead = newest - arrival
-        if abs(lead - self._lead) > AHEAD_S:
-            self._lead, self._since = lead, arrival
+        self._follow(lead, arrival)
         if arrival - self._second >= 1.0:
             if self._best is not None:
                 self._points.append(self._best)
             self._second, self._best = arrival, None
         if self._best is None or lead > self._best[1] - self._best[0]:
             self._best = (arrival, newest, index * self._period)
+
+    def _follow(self, lead: float, arrival: float) -> None:
+        """A bin that is earlier than ever, against its arrival, ends what was known; one that was held up does not."""
+        self._late_since = min(self._late_since, arrival) if lead < self._lead - AHEAD_S else np.inf
+        if lead > self._lead + AHEAD_S or arrival - self._late_since > KEEPS_TIME_S:
+            self._lead, self._since, self._late_since = lead, arrival, np.inf
 
     def second(self) -> Iterator[Event]:
         """Events (name, text, facts) of the second that ended."""

@@ -36,6 +36,13 @@ def test_the_arrival_of_a_sample_is_when_its_chunk_was_committed(ring):
     assert [ring.arrival_of(count) for count in (1, 2, 3, 5, 8)] == [0.0, 0.0, 1.0, 2.0, 3.0]
 
 
+def test_what_is_missing_is_known_when_the_next_sample_has_come(ring):
+    ring.commit(2, 1.0)
+    assert ring.arrival_after(2, is_hole=True) == 1.0  # it has not
+    ring.commit(2, 3.0)
+    assert [ring.arrival_after(2, is_hole) for is_hole in (False, True)] == [1.0, 3.0]
+
+
 def test_samples_keep_the_format_they_came_in(ring):
     assert ring.samples.dtype == np.int16
     assert ring.samples.shape == (10, 2)

@@ -93,3 +93,28 @@ def test_an_offset_that_changes_by_itself_is_taken_as_it_is():
     offset.update(3.0, 0.0)
     assert offset.update(50.0, 0.0) == 50.0
     assert offset.update(20.0, 7.0) == 20.0
+
+
+def test_a_sender_that_was_held_up_for_a_moment_still_keeps_time():
+    clock = SenderClock(1000.0)
+    stream(clock, 8.0)
+    stream(clock, 0.5, start=108.0, delay=lambda rng: 2.0)
+    assert math.isnan(clock.arrived(110.5))  # while what it sends is late
+    stream(clock, 0.5, start=110.5)
+    assert clock.arrived(111.0) == pytest.approx(111.0 - 0.002)
+
+
+def test_a_sender_that_stays_late_has_to_keep_time_anew():
+    clock = SenderClock(1000.0)
+    stream(clock, 8.0)
+    stream(clock, 6.0, start=108.0, delay=lambda rng: 2.0)
+    assert math.isnan(clock.arrived(116.0))
+    stream(clock, 6.0, start=114.0, delay=lambda rng: 2.0)
+    assert clock.arrived(122.0) == pytest.approx(122.0 - 2.0)
+
+
+def test_a_sender_slower_than_real_time_never_keeps_time():
+    clock = SenderClock(1000.0)
+    for number in range(1000):
+        clock.bin(number * 20, 100 + number * BIN_S, 100 + number * BIN_S * 2)
+        assert math.isnan(clock.arrived(100 + number * BIN_S * 2))
