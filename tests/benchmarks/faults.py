@@ -18,7 +18,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,35 +29,14 @@ from neuroloop.models.decoder_files import of, write
 from neuroloop.models.maxrate import MaxRate
 from neuroloop.recording.reader import open_xdf
 from neuroloop_client import Client, NeuroloopClientError
-from neuroloop_sources.faults.account import Account, settle
+from neuroloop_sources.faults.account import Account
 from neuroloop_sources.faults.kinds import KINDS
 from neuroloop_sources.faults.line import Sent
+from neuroloop_sources.faults.witness import Witness, final_status, witnessing
 
 SESSION, MODEL = "faulty", "uploaded"
 CLASSES = ["a", "b"]
 LABEL_S, VERSION_S = 0.5, 3.0
-KEPT = ("seq", "samples", "role")
-
-
-@dataclass
-class Told:
-    """What one subscriber was told, as far as the account needs it. kinds: of messages that should not come."""
-
-    predictions: list[dict[str, Any]] = field(default_factory=list)
-    shadow: list[int] = field(default_factory=list)
-    events: list[dict[str, Any]] = field(default_factory=list)
-    kinds: list[str] = field(default_factory=list)
-
-    def take(self, message: Any) -> None:
-        match message["type"]:
-            case "prediction" if message["role"] == "active":
-                self.predictions.append({key: message[key] for key in KEPT})
-            case "prediction":
-                self.shadow.append(message["seq"])
-            case "event":
-                self.events.append(message)
-            case unwanted:
-                self.kinds.append(unwanted)
 
 
 @dataclass
@@ -67,7 +46,7 @@ class Outcome:
     sent: Sent
     rate: float
     status: dict[str, Any]
-    told: list[Told]
+    witnesses: list[Witness]
     labels: list[tuple[Any, ...]]
     versions: dict[int, str]
     lost: list[str]
@@ -76,13 +55,12 @@ class Outcome:
     @property
     def accounts(self) -> list[Account]:
         received = self.status["stream"]["samples"]
-        return [settle(self.sent, self.rate, told.predictions, told.events, received) for told in self.told]
+        return [witness.account(self.sent, self.rate, received) for witness in self.witnesses]
 
     @property
     def wrong(self) -> list[str]:
         """Everything that must not be."""
         found = [wrong for account in self.accounts for wrong in account.wrong] + self.lost
-        found += [f"a subscriber got {kind}" for told in self.told for kind in told.kinds]
         if self.recorded["samples"] != self.status["stream"]["samples"] or self.recorded["lost_samples"]:
             found.append(f"recording: {self.recorded}, {self.status['stream']['samples']} samples received")
         return found
@@ -105,19 +83,6 @@ def repeating(turn: Callable[[], None], pause_s: float) -> Iterator[None]:
     finally:
         stop.set()
         thread.join()
-
-
-@contextmanager
-def subscribed(client: Client) -> Iterator[Told]:
-    told = Told()
-    with client.live(SESSION, ("predictions", "events")) as live:
-
-        def receive() -> None:
-            with suppress(TimeoutError):
-                told.take(live.receive(0.2))
-
-        with repeating(receive, 0.0):
-            yield told
 
 
 def labelling(client: Client, acknowledged: list[tuple[Any, ...]]) -> Callable[[], None]:
@@ -146,9 +111,9 @@ def uploading(client: Client, features: int, acknowledged: dict[int, str]) -> Ca
     return upload
 
 
-def lost(client: Client, told: Told, labels: list[tuple[Any, ...]], versions: dict[int, str]) -> Iterator[str]:
+def lost(client: Client, witness: Witness, labels: list[tuple[Any, ...]], versions: dict[int, str]) -> Iterator[str]:
     """What was acknowledged, and is not there."""
-    outcomes = [event for event in told.events if event["event"] in ("label_learned", "label_refused")]
+    outcomes = [event for event in witness.events if event["event"] in ("label_learned", "label_refused")]
     ended = {(event.get("label"), event.get("start"), event.get("end")) for event in outcomes}
     yield from (
         f"label {label} was acknowledged and neither learned nor refused" for label in labels if label not in ended
@@ -186,7 +151,8 @@ def measure(
     config = write_config(folder, sessions=[session(name, "broadband" if rate > 2000 else "counts")])
     shape = ["--channel-count", str(channels), "--nominal-srate", str(rate), "--source-id", f"{name}-source"]
     until = ["--rounds", str(rounds)] if minutes is None else ["--seconds", str(60 * minutes)]
-    faults = ["--from", f"{name}-source", "--to", name, "--wait", "--seed", str(seed), "--every", str(every_s), *until]
+    faults = ["--from", f"{name}-source", "--to", name, "--session", SESSION, "--seed", str(seed), *until]
+    faults += ["--every", str(every_s)]
     command = [sys.executable, "-m", "neuroloop_sources"]
     labels: list[tuple[Any, ...]] = []
     versions: dict[int, str] = {}
@@ -194,28 +160,25 @@ def measure(
         url, _ = stack.enter_context(serving(config))
         client = stack.enter_context(Client(url))
         wait_until(lambda: client.session(SESSION)["state"] == "running", "the session")
-        told = [stack.enter_context(subscribed(client)) for _ in range(subscribers)]
+        witnesses = [stack.enter_context(witnessing(client, SESSION)) for _ in range(subscribers)]
         source = [*command, "simulate", "--name", f"{name}-source", *shape]
         simulator = stack.enter_context(subprocess.Popen(source, stdout=subprocess.DEVNULL))
         stack.callback(simulator.terminate)
-        proxy = stack.enter_context(subprocess.Popen([*command, "faults", *faults], stdout=subprocess.PIPE, text=True))
+        faults = [*command, "faults", *faults, "--url", url]
+        proxy = stack.enter_context(subprocess.Popen(faults, stdout=subprocess.PIPE, text=True))
         stack.callback(proxy.terminate)
-        wait_until(lambda: told[0].predictions, "a bin")
+        wait_until(lambda: witnesses[0].predictions, "a bin")
         with repeating(labelling(client, labels), LABEL_S), repeating(uploading(client, channels, versions), VERSION_S):
             output, _ = proxy.communicate()
-        ended = json.loads(output.splitlines()[-1])
-        status = wait_until(lambda: _when_lost(client), "the end of the stream")
-        wait_until(lambda: all(one.predictions[-1]["seq"] == status["seq"] - 1 for one in told), "the last bins")
+        ended, concluded = [json.loads(line) for line in output.splitlines()[-2:]]
+        status = final_status(client, SESSION, *witnesses)
         stopped = client.stop_recording(SESSION)
         sent = Sent(**{key: value for key, value in ended.items() if key != "ended"})
-        missing = list(lost(client, told[0], labels, versions))
+        missing = list(lost(client, witnesses[0], labels, versions))
+    if proxy.returncode:
+        missing.append(f"neuroloop faults --session ended with {proxy.returncode}: {concluded}")
     recorded = {"samples": recorded_samples(folder, stopped["name"], name), "lost_samples": stopped["lost_samples"]}
-    return Outcome(sent, rate, status, told, labels, versions, missing, recorded)
-
-
-def _when_lost(client: Client) -> dict[str, Any] | None:
-    status = client.status(SESSION)
-    return status if status["stream"]["state"] == "lost" and status["queues"]["ring"] < status["bin_samples"] else None
+    return Outcome(sent, rate, status, witnesses, labels, versions, missing, recorded)
 
 
 def recorded_samples(folder: Path, recording: str, stream: str) -> int:
@@ -232,7 +195,7 @@ def table(outcome: Outcome) -> str:
     lines += ["", f"{'subscriber':12}" + "".join(f"{column:>13}" for column in columns)]
     for number, one in enumerate(outcome.accounts, 1):
         figures = (one.bins - one.missing, one.missing, one.surplus, one.nonfinite)
-        steps = sum(event["event"] == "clock_step" for event in outcome.told[number - 1].events)
+        steps = sum(event["event"] == "clock_step" for event in outcome.witnesses[number - 1].events)
         row = (outcome.sent.sent, *figures, steps, one.lost, one.overrun, one.unaccounted)
         lines.append(f"{number:<12}" + "".join(f"{value!s:>13}" for value in row))
     gone = [sum(text.startswith(what) for text in outcome.lost) for what in ("label", "version")]
@@ -241,7 +204,7 @@ def table(outcome: Outcome) -> str:
         "",
         f"labels acknowledged {len(outcome.labels)}, lost {gone[0]}; versions {len(outcome.versions)}, lost {gone[1]}",
         f"bins {status['bins']}, late {status['late_bins']}, missed {status['missed_bins']}, gaps {status['gaps']}; "
-        f"of the shadow {len(outcome.told[0].shadow)}; recorded {outcome.recorded}",
+        f"of the shadow {len(outcome.witnesses[0].shadows['shadow'])}; recorded {outcome.recorded}",
         f"process p50 {status['latency_ms']['process']['p50']} ms, p99 {status['latency_ms']['process']['p99']} ms",
     ]
     return "\n".join([*lines, *outcome.wrong])

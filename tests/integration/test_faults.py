@@ -15,7 +15,8 @@ def test_after_every_fault_the_session_goes_on_and_every_sample_label_and_versio
     account = outcome.accounts[0]
     assert min(account.missing, account.surplus, account.nonfinite, account.lost) > 0
     assert min(len(outcome.labels), len(outcome.versions)) > 2
-    assert [told.shadow for told in outcome.told] == [list(range(outcome.status["bins"]))] * 5
+    every_bin = list(range(outcome.status["bins"]))
+    assert [witness.shadows for witness in outcome.witnesses] == [{"shadow": every_bin}] * 5
     (recording,) = tmp_path.rglob("*.xdf")
     verdict = verify(recording)
     assert (verdict.first, verdict.is_identical) == (None, True)

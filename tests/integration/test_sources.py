@@ -251,7 +251,11 @@ def test_a_signal_ends_the_command_without_a_traceback(unique_name: str, number:
 
 @pytest.mark.parametrize(
     ("arguments", "named"),
-    [(["play", "missing.edf"], "missing.edf"), (["simulate", "--chunk-ms", "0"], "chunk_ms")],
+    [
+        (["play", "missing.edf"], "missing.edf"),
+        (["simulate", "--chunk-ms", "0"], "chunk_ms"),
+        (["faults", "--from", "a", "--to", "b", "--fault", "drop,dorp"], "dorp"),
+    ],
 )
 def test_what_cannot_run_ends_with_one_clear_line(arguments: list[str], named: str) -> None:
     with command(*arguments) as process:

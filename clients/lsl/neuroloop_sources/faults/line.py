@@ -80,6 +80,15 @@ class Sent:
         return {one.name: getattr(self, one.name) for one in fields(self)}
 
 
+def check(kinds: Sequence[str], every_s: float) -> None:
+    """Raises SourceError for what no line can be made of."""
+    for kind in kinds:
+        if kind not in KINDS:
+            raise SourceError(f"fault: expected one of {', '.join(KINDS)}, got {kind!r}")
+    if not every_s > 0:
+        raise SourceError(f"every: expected more than 0 s, got {every_s!r}")
+
+
 class Line:
     """Give it what comes, and do what it says."""
 
@@ -95,11 +104,7 @@ class Line:
 
         rounds: be calm after every kind came so often.
         """
-        for kind in kinds:
-            if kind not in KINDS:
-                raise SourceError(f"fault: expected one of {', '.join(KINDS)}, got {kind!r}")
-        if not every_s > 0:
-            raise SourceError(f"every_s: expected more than 0, got {every_s!r}")
+        check(kinds, every_s)
         self.sent = Sent()
         self.is_calm = False
         self._rng = np.random.default_rng(seed)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from neuroloop_sources.errors import SourceError
 from neuroloop_sources.faults.kinds import Chunk
-from neuroloop_sources.faults.line import Action, Close, Line, Open, Send, Sent, Tell
+from neuroloop_sources.faults.line import Action, Close, Line, Open, Send, Sent, Tell, check
 
 SEARCH_S = 1.0
 ANSWER_S = 5.0
@@ -135,8 +135,7 @@ class Outlet:
         self._markers.push_sample([json.dumps(facts)], facts["time"])
 
 
-def check(kinds: Sequence[str], source: Source) -> None:
-    """Raises SourceError for faults that a stream cannot have."""
+def _check_format(kinds: Sequence[str], source: Source) -> None:
     if "nan" in kinds and not source.is_float:
         raise SourceError("fault nan: expected a stream of float32 or double64, got one of integers")
 
@@ -161,11 +160,12 @@ def run(
     wait_for_consumers: the first sample waits until somebody receives. ready: called once with what is passed on;
     tell: with each fault as it is applied, as a map with `time`, LSL seconds. Raises SourceError.
     """
+    check(kinds, every_s)
     info = _find(source_name, stop)
     if info is None:
         return Sent()
     source = Source(info)
-    check(kinds, source)
+    _check_format(kinds, source)
     line = Line(kinds, source.nominal_srate, seed, every_s, rounds)
     outlet = Outlet(source, name)
     try:
