@@ -1,8 +1,9 @@
 """A recorded session, run again: the same loop, with samples out of the file and a clock of its own.
 
 What came from outside comes again at the place where it came: commands and labels between the same two blocks, weights
-after the same block, a swap before the same bin. So the predictions are the same, to the bit, on the same kind of
-machine. The clock is that of the samples: a bin is answered the moment its last sample is there.
+after the same block, a swap before the same bin. Shadows do without the bins that they were too slow for. So the
+predictions are the same, to the bit, on the same kind of machine. The clock is that of the samples: a bin is answered
+the moment its last sample is there.
 """
 
 from __future__ import annotations
@@ -31,7 +32,6 @@ from neuroloop.session.loop import Loop
 from neuroloop.session.streams import StreamDescription
 
 PATIENCE_S = 120.0  # for what was done beside the loop
-SHADOWS_AHEAD = 256  # bins that shadows may have waiting
 NO_BUDGET_MS = 1e9  # the live session's guard is replayed, and no second one acts
 
 PROMOTE = "decoder_promote"
@@ -146,10 +146,9 @@ class Replay:
                 if self._recorded.begun["is_running"]:
                     self.loop.start()
                 for _ in self._steps():
-                    self._await_shadows(SHADOWS_AHEAD)
                     if speed is not None:
                         self._pace(speed)
-                self._finish()
+                self._turn()  # the last answers of shadows
             finally:
                 self.loop.close()
                 if self._source is not None:
@@ -229,7 +228,6 @@ class Replay:
             case "overrun":
                 self._overrun(note["written"])
             case "shed":
-                self._await_shadows(0)  # some of these bins were let go of; no other may be
                 self.loop.shedding.change(note["what"], note["is_shed"])
 
     def _promote(self, note: Note) -> None:
@@ -241,7 +239,6 @@ class Replay:
         due = handover(str(name))
         for later in self.journal.to_come:
             if later.get("due") == due:
-                self._await_shadows(0)
                 self.loop.take(Command(PROMOTE, note["arguments"], Future()), HANDLERS)
                 self._inbox.held(due)
                 return
@@ -308,22 +305,6 @@ class Replay:
         ring.commit(count, self._now)
         self.samples += count
         return count
-
-    def _await_shadows(self, most: int) -> None:
-        """Until none has more than so many bins waiting."""
-        chain = self.loop.chain
-        end = time.monotonic() + PATIENCE_S
-        while chain is not None and any(shadow.waiting > most for shadow in chain.decoders.shadows.values()):
-            if time.monotonic() > end:
-                raise Diverged("replay: a shadow takes no more bins")
-            time.sleep(0.001)
-
-    def _finish(self) -> None:
-        """Let shadows answer their last bins."""
-        chain = self.loop.chain
-        self._await_shadows(0)
-        time.sleep(0.05 if chain is not None and chain.decoders.shadows else 0.0)  # the last answer, on its way
-        self._turn()
 
     def _pace(self, speed: float) -> None:
         if not hasattr(self, "_paced"):

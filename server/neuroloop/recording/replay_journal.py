@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable
+from collections import defaultdict, deque
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, wait
 from math import nan
 from typing import Any
@@ -26,6 +26,7 @@ class ReplayJournal(Journal):
     """
 
     is_exact = True
+    has_threads = False
 
     def __init__(self, notes: Iterable[Note]) -> None:
         super().__init__()
@@ -36,6 +37,10 @@ class ReplayJournal(Journal):
         self._steps = [note for note in notes if note["kind"] == "clock_step"]
         self._stale = {note["bin"] for note in notes if note["kind"] == "stale"}
         self._slow = {note["bin"] for note in notes if note["kind"] == "too_slow"}
+        self._dropped: dict[int, deque[Note]] = defaultdict(deque)
+        for note in notes:
+            if note["kind"] == "shadow_dropped":
+                self._dropped[note["shadow"]].append(note)
         self._now = 0.0
 
     def next_between_turns(self) -> Note | None:
@@ -71,6 +76,18 @@ class ReplayJournal(Journal):
         _await(result)
         return True
 
+    def drops(self, shadow: int, given: int, is_full: bool) -> bool:
+        noted = self._dropped[shadow]
+        return len(noted) > 0 and noted[0]["items"] == given
+
+    def dropped(self, shadow: int, given: int, waiting: Sequence[int]) -> None:
+        if self.drops(shadow, given, False):
+            self._dropped[shadow].popleft()
+
+    def holds(self, shadow: int, number: int) -> bool:
+        noted = self._dropped[shadow]
+        return len(noted) > 0 and any(first <= number < after for first, after in noted[0]["waiting"])
+
     def is_stale(self, number: int, found: bool) -> bool:
         return number in self._stale
 
@@ -88,7 +105,7 @@ class FreeJournal(ReplayJournal):
 
     def __init__(self, notes: Iterable[Note], keeps_decoder: bool) -> None:
         """keeps_decoder: nothing takes the place of the one that is active at the start."""
-        notes = [note for note in notes if note["kind"] not in ("due", "too_slow")]
+        notes = [note for note in notes if note["kind"] not in ("due", "too_slow", "shadow_dropped")]
         if keeps_decoder:
             notes = [
                 note for note in notes if note["kind"] != "call" and not note.get("name", "").startswith("decoder_")

@@ -71,7 +71,7 @@ class Decoders:
             self._take_over(before)
         for name, shadow in self.shadows.items():
             if fresh.get(name) is shadow:
-                shadow.begin(shadow.running, self._report)
+                shadow.begin(shadow.running, self._report, self.journal)
             else:
                 shadow.report_to(self._report)
 
@@ -267,7 +267,7 @@ class Decoders:
     def _add_shadow(self, running: RunningDecoder) -> None:
         shadow = self.shadows[running.name] = Shadow(self._session, running, self._new_guard(running.name))
         self._shadow_names.add(running.name)
-        shadow.begin(running, self._report)
+        shadow.begin(running, self._report, self.journal)
 
     def _take_over(self, before: Decoders) -> None:
         """What was loaded from the registry outlives a change of the stream, if it fits the new one."""
@@ -324,7 +324,7 @@ class Decoders:
             case Handed(request, running) if request is shadow.handing_over:
                 request.done(shadow, running)
             case Handed(_, running):  # the promotion was given up while the decoder was on its way
-                shadow.begin(running, self._report)
+                shadow.begin(running, self._report, self.journal)
 
     def describe(self) -> list[dict[str, Any]]:
         """Every decoder, the active one first."""

@@ -10,9 +10,10 @@ processed and the holes that it had found, and `seq`, the next bin.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass
+from itertools import count
 from typing import Any
 
 from neuroloop.session.ring import Ring
@@ -46,9 +47,15 @@ class Place:
 
 
 class Journal:
-    """Of a live session; used by its loop alone. keep: takes each note, or None while nobody records."""
+    """Of a live session; used by its loop alone. keep: takes each note, or None while nobody records.
+
+    has_threads: shadows have.
+    """
+
+    has_threads = True
 
     def __init__(self) -> None:
+        self._shadows = count()
         self.place = Place()
         self.keep: Callable[[Note], None] | None = None
         self._offset: float | None = None
@@ -119,3 +126,30 @@ class Journal:
         if found:
             self.note("too_slow", bin=number)
         return found
+
+    def shadow_begins(self) -> int:
+        """What this shadow is called from now on: they begin in the same order in a replay."""
+        return next(self._shadows)
+
+    def drops(self, shadow: int, given: int, is_full: bool) -> bool:
+        """Whether a shadow that was given so many items is to let go of those that wait."""
+        return is_full
+
+    def dropped(self, shadow: int, given: int, waiting: Sequence[int]) -> None:
+        """It has, after so many. waiting: the numbers of its items that it had not come to, rising."""
+        self.note("shadow_dropped", shadow=shadow, items=given, waiting=ranges(waiting))
+
+    def holds(self, shadow: int, number: int) -> bool:
+        """Whether the shadow is not to come to this item before it drops what waits."""
+        return False
+
+
+def ranges(numbers: Sequence[int]) -> list[list[int]]:
+    """[first, after] of each run of numbers, which rise."""
+    found: list[list[int]] = []
+    for number in numbers:
+        if found and found[-1][1] == number:
+            found[-1][1] += 1
+        else:
+            found.append([number, number + 1])
+    return found

@@ -1,9 +1,10 @@
 """A decoder that sees every bin and acts on none, in a thread of its own: however slow or broken, the loop goes on.
 
 Bins and lessons reach it through one queue, in their order, so that it answers as it would have in the loop. A queue
-that is full loses its bins, not its lessons, and the shadow goes on with the newest bin. Its thread shares the
-interpreter with the loop: see SWITCH_INTERVAL_S in `process` for what a shadow in pure Python costs. One that calls C
-code for long without releasing the interpreter's lock does hold the loop up, as it would as the active decoder.
+that is full loses its bins, not its lessons, and the shadow goes on with the newest bin. Which ones it lost is a matter
+of its speed, so they are noted for replays, which have no such thread. It shares the interpreter with the loop: see
+SWITCH_INTERVAL_S in `process` for what a shadow in pure Python costs. One that calls C code for long without releasing
+the interpreter's lock does hold the loop up, as it would as the active decoder.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import numpy as np
 from neuroloop.pipeline import Bin
 from neuroloop.session import messages
 from neuroloop.session.guard import Guard
+from neuroloop.session.journal import Journal
 from neuroloop.session.messages import BinTime
 from neuroloop.session.priority import Level, step_back
 from neuroloop.session.running import Fault, RunningDecoder, Taught
@@ -28,6 +30,7 @@ from neuroloop.session.running import Fault, RunningDecoder, Taught
 QUEUE_LENGTH = 1024
 LESSONS_KEPT = 256  # of a full queue
 LONGEST_UNTOLD_S = 0.02  # a shadow with more to do tells the loop no oftener: each time wakes it
+UNNUMBERED = -1  # of items that the loop does not give, but the shadow itself, or who promotes it
 LATE_BINS = 8  # that the loop itself catches up with at a promotion
 
 FAILED = "decoder failed"
@@ -87,6 +90,7 @@ class Answer:
 
 
 Item = ShadowBin | Taught | Reset | Replace | HandOver
+Numbered = tuple[int, Item]
 Told = Answer | Fault | Handed
 
 
@@ -102,13 +106,24 @@ class Shadow:
         self.late: list[Item] = []
         self._session = session
         self._guard = guard
-        self._queue: SimpleQueue[Item | None] = SimpleQueue()
+        self._queue: SimpleQueue[Numbered | None] = SimpleQueue()
+        self._given = 0  # items, so the number of the next one
+        self._held: list[Numbered] = []  # of a replay: what the live shadow had not come to when it was dropped
+        self._working: RunningDecoder | None = None  # of a replay, where there is no thread
+        self._journal: Journal | None = None
+        self._serial = 0
         self._tell: Callable[[Shadow, list[Told]], None]
 
-    def begin(self, running: RunningDecoder, tell: Callable[[Shadow, list[Told]], None]) -> None:
+    def begin(self, running: RunningDecoder, tell: Callable[[Shadow, list[Told]], None], journal: Journal) -> None:
         """Start the thread. tell: see `report_to`."""
         self.report_to(tell)
-        threading.Thread(target=self._run, args=(running,), name=f"shadow {running.name}", daemon=True).start()
+        if self._journal is None:
+            self._journal, self._serial = journal, journal.shadow_begins()
+        if journal.has_threads:
+            threading.Thread(target=self._run, args=(running,), name=f"shadow {running.name}", daemon=True).start()
+        else:
+            self._working = running
+            self._work()
 
     def report_to(self, tell: Callable[[Shadow, list[Told]], None]) -> None:
         """tell: called in the thread with answers, lessons that failed, and the decoder at its handover, in order."""
@@ -124,40 +139,54 @@ class Shadow:
         if self.handing_over is not None:
             self.late.append(item)
             return 0, 0
-        lost = self.drop() if self._queue.qsize() >= QUEUE_LENGTH else (0, 0)
+        assert self._journal is not None
+        is_full = self._queue.qsize() >= QUEUE_LENGTH
+        lost = self.drop() if self._journal.drops(self._serial, self._given, is_full) else (0, 0)
         if isinstance(item, Replace):
             self.running = item.running
             self.agreed = self.compared = 0
-        self._queue.put(item)
+        self._give(self._given, item)
+        self._given += 1
         return lost
+
+    def _give(self, number: int, item: Item) -> None:
+        assert self._journal is not None
+        if self._journal.holds(self._serial, number) or (number == UNNUMBERED and self._held):
+            self._held.append((number, item))
+            return
+        self._queue.put((number, item))
+        if not self._journal.has_threads:
+            self._work()
 
     def drop(self) -> tuple[int, int]:
         """Let go of every bin, and all lessons but the newest; what else waits there is obeyed."""
-        items: list[Item] = []
+        assert self._journal is not None
+        items, self._held = self._held, []
         with suppress(Empty):
             while True:
-                item = self._queue.get_nowait()
-                if item is not None:
-                    items.append(item)
+                entry = self._queue.get_nowait()
+                if entry is not None:
+                    items.append(entry)
+        numbers = [number for number, _ in items if number != UNNUMBERED]
+        self._journal.dropped(self._serial, self._given, numbers)
         bins = unlearned = 0
-        too_many = sum(isinstance(item, Taught) for item in items) - LESSONS_KEPT
-        self._queue.put(Reset())
-        for item in items:
+        too_many = sum(isinstance(item, Taught) for _, item in items) - LESSONS_KEPT
+        self._give(UNNUMBERED, Reset())
+        for number, item in items:
             if isinstance(item, ShadowBin):
                 bins += 1
             elif isinstance(item, Taught) and unlearned < too_many:
                 unlearned += 1
             else:
-                self._queue.put(item)
+                self._give(number, item)
         self.skipped += bins
         self.unlearned += unlearned
         return bins, unlearned
 
     def hand_over(self, done: Callable[[Shadow, RunningDecoder], None]) -> None:
         """Ask for the decoder; what comes meanwhile is kept in `late`. done: called by the loop when it has it."""
-        request = HandOver(done)
-        self._queue.put(request)
-        self.handing_over = request
+        self.handing_over = request = HandOver(done)
+        self._give(UNNUMBERED, request)
 
     def is_too_late(self) -> bool:
         """More bins came while the decoder was asked for than the loop can catch up with."""
@@ -174,26 +203,43 @@ class Shadow:
 
     def end(self) -> None:
         """End the thread after the item at hand; one that never comes back ends with the process."""
+        self._working = None
         self._queue.put(None)
 
-    def _run(self, running: RunningDecoder) -> None:
+    def _run(self, first: RunningDecoder) -> None:
         step_back(Level.BESIDE)
+        running: RunningDecoder | None = first
         told: list[Told] = []
         last = perf_counter()
-        while (item := self._queue.get()) is not None:
-            handed = isinstance(item, HandOver) and not item.is_cancelled
-            if isinstance(item, HandOver):
-                if handed:
-                    told.append(Handed(item, running))
-            elif isinstance(item, Replace):
-                running = item.running
-            elif (outcome := self.process(running, item)) is not None:
-                told.append(outcome)
-            if told and (handed or self._queue.empty() or perf_counter() - last > LONGEST_UNTOLD_S):
+        while running is not None and (entry := self._queue.get()) is not None:
+            running = self._obey(running, entry[1], told)
+            if told and (running is None or self._queue.empty() or perf_counter() - last > LONGEST_UNTOLD_S):
                 self._tell(self, told)
                 told, last = [], perf_counter()
-            if handed:
-                return
+
+    def _work(self) -> None:
+        """In a replay: what waits, now."""
+        told: list[Told] = []
+        while self._working is not None and not self._queue.empty():
+            entry = self._queue.get()
+            self._working = None if entry is None else self._obey(self._working, entry[1], told)
+        if told:
+            self._tell(self, told)
+
+    def _obey(self, running: RunningDecoder, item: Item, told: list[Told]) -> RunningDecoder | None:
+        """Returns the decoder for the next item; None when it has been handed over."""
+        match item:
+            case HandOver(is_cancelled=True):
+                return running
+            case HandOver():
+                told.append(Handed(item, running))
+                return None
+            case Replace():
+                return item.running
+        outcome = self.process(running, item)
+        if outcome is not None:
+            told.append(outcome)
+        return running
 
     def process(self, running: RunningDecoder, item: Item) -> Answer | Fault | None:
         """By whoever owns the decoder at the time."""

@@ -11,6 +11,7 @@ from tests.processes import wait_until
 
 from neuroloop.config import parse_session
 from neuroloop.errors import ModelError
+from neuroloop.recording.replay_journal import ReplayJournal
 from neuroloop.recording.verification import verify
 from neuroloop.recording.writer import stream_header
 from neuroloop.session.chain import make_chain
@@ -18,6 +19,7 @@ from neuroloop.session.commands import HANDLERS
 from neuroloop.session.inbox import Command, Found, Inbox, MarkerLabel
 from neuroloop.session.inlet import Receiving, SampleInlet
 from neuroloop.session.loop import Loop
+from neuroloop.session.shadow import Shadow
 from neuroloop.session.streams import StreamDescription
 
 SRATE, CHANNELS = 1000.0, 4
@@ -245,6 +247,42 @@ def test_the_guard_of_a_slow_decoder_acts_at_the_same_bin_in_the_replay(tmp_path
     assert versions.count("reach") > 0
     assert versions[-1] == "one"  # the guard has gone back
     assert verify(live.end()).is_identical
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_shadow_that_lost_bins_and_labels_is_replayed_without_them(tmp_path, monkeypatch, seed):
+    monkeypatch.setattr("neuroloop.session.shadow.QUEUE_LENGTH", 8)
+    monkeypatch.setattr("neuroloop.session.shadow.LESSONS_KEPT", 1)
+    process = Shadow.process
+    monkeypatch.setattr(Shadow, "process", lambda *item: time.sleep(0.004) or process(*item))
+    random = np.random.default_rng(seed)
+    live = Live(tmp_path)
+    shadow = None
+    for number in range(150):
+        live.send(20)
+        live.turn(2)
+        if number > 20 and random.random() < 0.4:
+            live.ask("label", label=str(random.choice(["a", "b"])))
+        if number in (60, 110):
+            live.loop.shedding.change("shadows", number == 60)
+            live.loop.journal.note("shed", what="shadows", is_shed=number == 60)
+        time.sleep(0.001)
+        shadow = shadow or (live.loop.chain and live.loop.chain.decoders.shadows["two"])
+    wait_until(lambda: shadow.waiting == 0)
+    time.sleep(0.02)
+    path = live.end()
+    assert shadow.skipped > 50
+    assert shadow.unlearned > 0
+    answered = sum(p["decoder"] == "two" for p in live.publisher.predictions)
+    assert 0 < answered < live.loop.seq - 50
+    monkeypatch.setattr(Shadow, "process", process)
+    verdict = verify(path)
+    assert verdict.first is None, str(verdict.first)
+    assert verdict.is_identical
+    assert verdict.predictions == len(live.publisher.predictions)
+    monkeypatch.setattr(ReplayJournal, "drops", lambda *place: False)
+    monkeypatch.setattr(ReplayJournal, "holds", lambda *place: False)
+    assert verify(path).first.stage == "decoder"
 
 
 def test_a_recording_that_began_while_the_session_ran_is_refused_with_the_reason(tmp_path):

@@ -8,6 +8,7 @@ import pytest
 from neuroloop.models.maxrate import MaxRate
 from neuroloop.pipeline import Bin
 from neuroloop.session.guard import Guard
+from neuroloop.session.journal import Journal
 from neuroloop.session.messages import BinTime
 from neuroloop.session.running import Fault, RunningDecoder, Taught
 from neuroloop.session.shadow import LATE_BINS, LESSONS_KEPT, QUEUE_LENGTH, Answer, Handed, Replace, Shadow, ShadowBin
@@ -61,7 +62,7 @@ def shadow():
         if isinstance(told[-1], Handed):
             shadow.handed.set()
 
-    shadow.begin(running, tell)
+    shadow.begin(running, tell, Journal())
     yield shadow
     running.decoder.may_go.set()
     shadow.end()
