@@ -1,10 +1,12 @@
 """Fits that two processes of this machine share."""
 
 import json
+import multiprocessing
+import os
+import runpy
 import shutil
 import socket
-import subprocess
-import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +22,17 @@ from neuroloop.training.request import FitRequest
 pytestmark = pytest.mark.slow
 
 PATIENCE_S = 150
+FORKED = str(Path(__file__).with_name("forked_fit.py"))
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(
+    [
+        "neuroloop.training.__main__",  # first: it sees to it that libraries take one thread
+        "neuroloop.training.gsnn",
+        "neuroloop.training.lfr",
+        "neuroloop.training.meeting",
+        "torch._dynamo",  # an optimiser's first step imports it
+    ]
+)
 LFR = {
     "bins": 6,
     "width": 16,
@@ -54,13 +67,19 @@ def make_job(folder, kind, **training):
 
 
 class Process:
-    """A fit process and what it writes, in files beside its job's folder."""
+    """A fit process and what it writes, in files beside its job's folder. It is forked; see `forked_fit`."""
 
     def __init__(self, folder, *arguments):
         self._said, self._errors = (folder.with_name(f"{folder.name}.{name}") for name in ("out", "err"))
-        command = [sys.executable, "-m", "neuroloop.training", *arguments, str(folder)]
-        with self._said.open("wb") as said, self._errors.open("wb") as errors:
-            self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=said, stderr=errors)
+        given = folder.with_name(f"{folder.name}.in")
+        for file in (self._said, self._errors):
+            file.write_bytes(b"")
+        given.unlink(missing_ok=True)
+        os.mkfifo(given)
+        self._input = given.open("rb+", buffering=0)  # it ends when this is closed, as when the tests are killed
+        fit = {"streams": [str(given), str(self._said), str(self._errors)], "arguments": [*arguments, str(folder)]}
+        self.process = FORKS.Process(target=runpy.run_path, args=(FORKED, {"fit": fit}))
+        self.process.start()
 
     @property
     def told(self):
@@ -72,11 +91,13 @@ class Process:
 
     def end(self):
         """The exit code, when it has ended by itself."""
-        return self.process.wait(PATIENCE_S)
+        self.process.join(PATIENCE_S)
+        self._input.close()
+        return self.process.exitcode
 
     def kill(self):
         self.process.kill()
-        self.process.wait(PATIENCE_S)
+        self.end()
 
 
 def start_shared(folder):
