@@ -79,8 +79,10 @@ def model(times: dict[tuple[int, int], float]) -> tuple[float, float]:
 
 def table(counts: Sequence[int], times: dict[tuple[int, int], float]) -> str:
     names = {0: "local", 1: "1 node", 2: "2 nodes"}
-    lines = ["recordings" + "".join(f"{names[nodes] + ' s':>12}" for nodes in ENGINES)]
-    lines += [f"{count:10}" + "".join(f"{times[count, nodes]:12.1f}" for nodes in ENGINES) for count in counts]
+    lines = ["recordings" + "".join(f"{names[nodes] + ' s':>12}" for nodes in ENGINES) + "   1 / 2 nodes"]
+    for count in counts:
+        taken = "".join(f"{times[count, nodes]:12.1f}" for nodes in ENGINES)
+        lines.append(f"{count:10}{taken}{times[count, 1] / times[count, 2]:14.2f}")
     return "\n".join(lines)
 
 
@@ -103,28 +105,35 @@ def measure_recordings(channels: int, samples: int, counts: Sequence[int]) -> No
         print(f"{count:4} recordings on {nodes:2} nodes: {fixed + each * math.ceil(count / nodes):6.0f} s on paper")
 
 
-def measure_training(bins: Sequence[int]) -> None:
+def measure_training(amounts: dict[str, Sequence[int]]) -> None:
+    asked = [(kind, amount) for kind, of_kind in amounts.items() for amount in of_kind]
     times = {}
     for nodes in ENGINES:
         with engine(nodes) as executor:
-            for count in bins:
-                times[count, nodes] = ray_training.epochs(executor, count, max(1, nodes))
-                engine_name = f"{nodes} nodes" if nodes else "local"
-                print(f"{count} bins, {engine_name}: {times[count, nodes].seconds:.2f} s an epoch", flush=True)
-    print(ray_training.report(bins, times))
+            for kind, amount in asked:
+                taken = ray_training.epochs(executor, kind, amount, max(1, nodes))
+                times[kind, amount, nodes] = taken
+                name = f"{nodes} nodes" if nodes else "local"
+                print(f"{kind} on {amount}, {name}: {taken.seconds:.2f} s an epoch", flush=True)
+    for kind, of_kind in amounts.items():
+        if of_kind:
+            print(ray_training.report(kind, of_kind, times))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks ray", description=__doc__)
     parser.add_argument("--channels", type=int, default=96)
     parser.add_argument("--samples", type=int, default=300_000)
-    parser.add_argument("--recordings", type=int, nargs="*", default=[2, 4, 8])
-    parser.add_argument("--bins", type=int, nargs="*", default=[20_000, 40_000, 80_000], help="of shared training")
+    parser.add_argument("--recordings", type=int, nargs="*", default=[2, 8])
+    parser.add_argument("--bins", type=int, nargs="*", default=[20_000, 40_000], help="of shared training of lfr")
+    parser.add_argument("--trials", type=int, nargs="*", default=[4_000, 8_000], help="of shared training of gsnn")
     options = parser.parse_args(sys.argv[2:])
+    began = time.perf_counter()
     if options.recordings:
         measure_recordings(options.channels, options.samples, options.recordings)
-    if options.bins:
-        measure_training(options.bins)
+    if options.bins or options.trials:
+        measure_training({"lfr": options.bins, "gsnn": options.trials})
+    print(f"{time.perf_counter() - began:.0f} s in all")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
-"""What an epoch of training costs that several nodes share: `lfr` pretraining, by bins and by nodes.
+"""What an epoch of training costs that nodes share: pretraining of `lfr`, and `gsnn`, by amount of data and by nodes.
 
 The time is that from epoch to epoch, without the start of the processes (seconds, the same for any length). On n nodes
 an epoch takes, on paper, alone / n + steps * exchange: each node computes its part of every batch, then gradients and
 targets are added up. `exchange` is what two nodes here took beyond half of one, the two sharing this machine's memory
-and cores; over a network, each step sends twice the gradients, whose size is printed, and waits 2 (n - 1) times for its
-latency. The nodes share this machine: with more nodes than free cores, its cores are what is measured.
+and cores; over a network, each step sends twice the gradients, whose size is printed for the backbone of `lfr`, and
+waits 2 (n - 1) times for its latency. The nodes share this machine: with more nodes than free cores, its cores are
+what is measured.
 """
 
 from __future__ import annotations
@@ -25,8 +26,10 @@ from neuroloop.models.lfr_settings import LFRSettings
 from neuroloop.training.executor import Executor
 from neuroloop.training.messages import Message, Progress
 
+KINDS = ("lfr", "gsnn")
 UNITS, BATCH, STRIDE, EPOCHS = 96, 512, 5, 3
 BACKBONE: dict[str, Any] = {"bins": 25, "width": 128}
+CLUSTERS = {"kind": "clusters", "clusters": [list(range(first, first + 8)) for first in range(0, UNITS, 8)]}
 BEYOND = (2, 4, 8, 16)  # nodes
 
 
@@ -37,23 +40,26 @@ class Epochs(NamedTuple):
     start: float
 
 
-def write_job(folder: Path, bins: int, workers: int) -> None:
-    labels = np.full(bins, -1)  # but for 40 trials, up to the end: the head is not what is measured
-    for trial in range(40):
-        labels[(trial + 1) * bins // 40 - 50 : (trial + 1) * bins // 40] = trial % 2
-    np.savez(
-        folder / "input.npz",
-        rates=np.random.default_rng(1).poisson(5.0, (bins, UNITS)).astype(np.float32),
-        labels=labels,
-    )
-    training = {"pretrain_epochs": EPOCHS, "batch": BATCH, "stride": STRIDE, "head_epochs": 1, "workers": workers}
-    settings = BACKBONE | {"training": training}
-    asked = {"name": "backbone", "kind": "lfr", "source": {"arrays": "a.npz"}, "settings": settings, "held_out": 0.01}
+def write_job(folder: Path, kind: str, amount: int, workers: int) -> None:
+    """amount: of bins for lfr, of samples for gsnn."""
+    rates = np.random.default_rng(1).poisson(5.0, (amount, UNITS)).astype(np.float32)
+    if kind == "lfr":
+        labels = np.full(amount, -1)  # but for 40 trials, up to the end: the head is not what is measured
+        for trial in range(40):
+            labels[(trial + 1) * amount // 40 - 50 : (trial + 1) * amount // 40] = trial % 2
+        training = {"pretrain_epochs": EPOCHS, "batch": BATCH, "stride": STRIDE, "head_epochs": 1, "workers": workers}
+        arrays, settings = {"rates": rates, "labels": labels}, BACKBONE | {"training": training}
+    else:
+        training = {"epochs": EPOCHS, "batch": BATCH, "validation": 0.0, "workers": workers}
+        arrays = {"trials": rates, "labels": np.arange(amount) % 4}
+        settings = {"graph": CLUSTERS, "training": training}
+    np.savez(folder / "input.npz", **arrays)
+    asked = {"name": "shared", "kind": kind, "source": {"arrays": "a.npz"}, "settings": settings, "held_out": 0.01}
     (folder / "job.json").write_text(json.dumps({"id": "benchmark", "request": asked}))
 
 
-def epochs(executor: Executor, bins: int, workers: int) -> Epochs:
-    """Of a fit to so many bins by so many processes."""
+def epochs(executor: Executor, kind: str, amount: int, workers: int) -> Epochs:
+    """Of a fit to so much by so many processes."""
     ended: list[float] = []
 
     def heard(message: Message) -> None:
@@ -61,32 +67,33 @@ def epochs(executor: Executor, bins: int, workers: int) -> Epochs:
             ended.append(time.perf_counter())
 
     with tempfile.TemporaryDirectory() as name:
-        write_job(Path(name), bins, workers)
+        write_job(Path(name), kind, amount, workers)
         began = time.perf_counter()
         asyncio.run(executor.run(Path(name), lambda *_: None, heard))
     return Epochs((ended[EPOCHS - 1] - ended[0]) / (EPOCHS - 1), ended[0] - began)
 
 
-def steps(bins: int) -> int:
+def steps(kind: str, amount: int) -> int:
     """Of an epoch, about."""
-    return math.ceil(bins / STRIDE / BATCH)
+    return math.ceil(amount / (STRIDE if kind == "lfr" else 1) / BATCH)
 
 
-def report(bins: Sequence[int], times: dict[tuple[int, int], Epochs]) -> str:
-    """times: by bins and nodes; 0 nodes is `engine: local`."""
-    lines = ["bins       steps     local s    1 node s   2 nodes s   first epoch s"]
-    for count in bins:
-        one = "".join(f"{times[count, nodes].seconds:12.2f}" for nodes in (0, 1, 2))
-        lines.append(f"{count:<10} {steps(count):5}{one}{times[count, 2].start:15.1f}")
-    most = max(bins)
-    alone, shared = times[most, 0].seconds, times[most, 2].seconds
-    exchange = max(0.0, (shared - alone / 2) / steps(most))
-    backbone = make_backbone(LFRSettings.model_validate(BACKBONE), UNITS, 0)
-    megabytes = sum(4 * one.numel() for one in backbone.parameters()) / 1e6
-    lines.append(f"exchange {1e3 * exchange:.1f} ms a step; gradients of the backbone {megabytes:.2f} MB")
+def report(kind: str, amounts: Sequence[int], times: dict[tuple[str, int, int], Epochs]) -> str:
+    """times: by kind, amount and nodes; 0 nodes is `engine: local`."""
+    lines = [f"{kind:10} steps     local s    1 node s   2 nodes s   1 / 2 nodes   first epoch s"]
+    for amount in amounts:
+        one = "".join(f"{times[kind, amount, nodes].seconds:12.2f}" for nodes in (0, 1, 2))
+        gain = times[kind, amount, 1].seconds / times[kind, amount, 2].seconds
+        lines.append(f"{amount:<10} {steps(kind, amount):5}{one}{gain:14.2f}{times[kind, amount, 2].start:16.1f}")
+    most = max(amounts)
+    alone, shared = times[kind, most, 1].seconds, times[kind, most, 2].seconds
+    exchange = max(0.0, (shared - alone / 2) / steps(kind, most))
+    lines.append(f"exchange {1e3 * exchange:.1f} ms a step")
+    if kind == "lfr":
+        backbone = make_backbone(LFRSettings.model_validate(BACKBONE), UNITS, 0)
+        megabytes = sum(4 * one.numel() for one in backbone.parameters()) / 1e6
+        lines.append(f"gradients of the backbone {megabytes:.2f} MB")
     for nodes in BEYOND:
-        seconds = alone / nodes + steps(most) * exchange
-        lines.append(
-            f"{most} bins on {nodes:2} nodes: {seconds:6.2f} s an epoch on paper, {alone / seconds:4.1f} times"
-        )
+        seconds = alone / nodes + steps(kind, most) * exchange
+        lines.append(f"{most} on {nodes:2} nodes: {seconds:6.2f} s an epoch on paper, {alone / seconds:4.1f} times")
     return "\n".join(lines)
