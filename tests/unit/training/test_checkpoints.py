@@ -7,8 +7,9 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from neuroloop.models.lnp_fit import LNPFitSettings
-from neuroloop.models.lnp_fit import fit as fit_bank
+from neuroloop.models.gsnn_fit import fit as fit_network
+from neuroloop.models.gsnn_graph import make_graph
+from neuroloop.models.gsnn_settings import GSNNFitSettings, GSNNSettings
 from neuroloop.training import checkpoints
 from neuroloop.training.checkpoints import Checkpoint, digest_of
 from neuroloop.training.request import FitRequest
@@ -132,10 +133,10 @@ def test_the_file_is_safetensors_with_what_is_no_tensor_as_json(tmp_path):
 
 def test_a_fit_goes_on_from_the_file_to_the_same_end(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoints, "EVERY_S", 0.0)
-    generator = np.random.default_rng(1)
-    stimulus = generator.standard_normal(800)
-    counts = generator.poisson(np.exp(0.8 * np.roll(stimulus, 2) - 1))
-    training = LNPFitSettings(epochs=5, patience=5)
+    labels = np.arange(60) % 2
+    rates = np.random.default_rng(1).poisson(np.array([[2, 5, 9], [9, 5, 2]])[labels]).astype(float)
+    settings, training = GSNNSettings(), GSNNFitSettings(epochs=5, patience=5)
+    graph = make_graph(settings.graph, 3, ["left", "right"])
 
     class Killed(Exception):
         pass
@@ -144,14 +145,15 @@ def test_a_fit_goes_on_from_the_file_to_the_same_end(tmp_path, monkeypatch):
         if epoch == 4:
             raise Killed
 
-    expected = fit_bank(stimulus, counts, training=training)
+    def fit(**more):
+        return fit_network(rates, labels, np.arange(60) >= 45, 2, graph, settings, training, **more)
+
+    expected = fit()
     with pytest.raises(Killed):
-        fit_bank(stimulus, counts, training=training, on_epoch=killed, kept=Checkpoint(tmp_path, "a").stage("bank"))
+        fit(on_epoch=killed, kept=Checkpoint(tmp_path, "a").stage("network"))
     back, told = read(tmp_path), []
-    resumed = fit_bank(
-        stimulus, counts, training=training, on_epoch=lambda *one: told.append(one), kept=back.stage("bank")
-    )
+    resumed = fit(on_epoch=lambda *one: told.append(one), kept=back.stage("network"))
     assert told == list(enumerate(expected.curve, 1))[3:]
     assert resumed.curve == expected.curve
-    for name, array in expected.model.parameters.arrays().items():
-        assert np.array_equal(array, resumed.model.parameters.arrays()[name]), name
+    for name, array in expected.weights.arrays().items():
+        assert np.array_equal(array, resumed.weights.arrays()[name]), name
