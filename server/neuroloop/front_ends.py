@@ -218,7 +218,11 @@ class Broadband:
         self._fresh = True
 
     def state_dict(self) -> dict[str, Any]:
-        return {"chain": self._chain.state_dict(), "spikes": self._spikes.copy(), "fresh": self._fresh}
+        return self.stream_state() | {"chain": self._chain.state_dict()}
+
+    def stream_state(self) -> dict[str, Any]:
+        """The state but for what `rereference` gives access to."""
+        return {"chain": self._chain.stream_state(), "spikes": self._spikes.copy(), "fresh": self._fresh}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._chain.load_state_dict(state["chain"])

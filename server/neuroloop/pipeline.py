@@ -105,8 +105,16 @@ class Pipeline:
         self.load_state_dict(state)
 
     def state_dict(self) -> dict[str, Any]:
+        return self._state(self.front_end.state_dict())
+
+    def stream_state(self) -> dict[str, Any]:
+        """The state but for what `front_end.rereference` gives access to; `load_state_dict` takes it, too."""
+        front_end = self.front_end
+        return self._state(getattr(front_end, "stream_state", front_end.state_dict)())
+
+    def _state(self, front_end: dict[str, Any]) -> dict[str, Any]:
         return {
-            "front_end": self.front_end.state_dict(),
+            "front_end": front_end,
             "window": self._window.state_dict(),
             "unsettled": self._unsettled,
             "gap": self._gap,

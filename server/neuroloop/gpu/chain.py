@@ -278,14 +278,17 @@ class TorchSpikeChain:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the results of the blocks to come depend on; tensors are on the CPU."""
+        learned = {"rereference": self.rereference.state_dict(), "covariance": self.covariance.state_dict()}
+        return self.stream_state() | learned
+
+    def stream_state(self) -> dict[str, Any]:
+        """The state but for the weights and their statistics, which take the most room. Waits for the device."""
         with self.device.queue():
             held = float(self._held)
         return {
             "hold": self._hold.state_dict(),
             "filter": self._filter.state_dict(),
-            "rereference": self.rereference.state_dict(),
             "crossings": self._crossings.state_dict(),
-            "covariance": self.covariance.state_dict(),
             "held": held,
             "held_count": self.held_count,
         }
@@ -294,9 +297,10 @@ class TorchSpikeChain:
         self.reset()
         self._hold.load_state_dict(state["hold"])
         self._filter.load_state_dict(state["filter"])
-        self.rereference.load_state_dict(state["rereference"])
         self._crossings.load_state_dict(state["crossings"])
-        self.covariance.load_state_dict(state["covariance"])
+        if "rereference" in state:  # not in a `stream_state`
+            self.rereference.load_state_dict(state["rereference"])
+            self.covariance.load_state_dict(state["covariance"])
         self.held_count = int(state["held_count"])
         with self.device.queue():
             self._held.fill_(float(state["held"]))

@@ -22,7 +22,13 @@ from torch import Tensor
 
 from neuroloop.gpu.groups import group_by_size
 from neuroloop.gpu.torch_device import TorchDevice
-from neuroloop.signal.covariance import DOUBLE_UP_TO, CovarianceSnapshot, check_clusters
+from neuroloop.signal.covariance import (
+    DOUBLE_UP_TO,
+    CovarianceSnapshot,
+    blocks_of,
+    check_clusters,
+    check_same_clusters,
+)
 
 F64 = NDArray[np.float64]
 
@@ -159,6 +165,19 @@ class TorchCovariance:
             )
 
         return collect
+
+    def restore(self, snapshot: CovarianceSnapshot) -> None:
+        """As that of `neuroloop.signal.covariance`."""
+        check_same_clusters(snapshot, self.clusters, self.channel_count)
+        block = self._block
+        is_single = block.dtype == torch.float32
+        blocks = blocks_of(snapshot, np.float32 if is_single else np.float64)
+        counters = [snapshot.samples, float(blocks), float(snapshot.rejected)]
+        with self._device.queue():
+            self._counters.copy_(torch.tensor(counters, dtype=torch.float64))
+            self._mean.copy_(torch.from_numpy(snapshot.mean[block.order]))
+            for group, scatter in zip(block.groups, self._scatter, strict=True):
+                scatter.copy_(torch.from_numpy(np.stack([snapshot.scatter[member] for member in group.members])))
 
     def reset(self) -> None:
         """Forget everything."""

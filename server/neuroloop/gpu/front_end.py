@@ -131,6 +131,10 @@ class TorchBroadband:
     def state_dict(self) -> dict[str, Any]:
         return {"chain": self.chain.state_dict(), "fresh": self._fresh}
 
+    def stream_state(self) -> dict[str, Any]:
+        """The state but for what `rereference` gives access to."""
+        return {"chain": self.chain.stream_state(), "fresh": self._fresh}
+
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.chain.load_state_dict(state["chain"])
         self._fresh = bool(state["fresh"])

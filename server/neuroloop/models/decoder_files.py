@@ -76,10 +76,16 @@ def load(file: DecoderFile) -> Decoder:
     """The decoder. Raises ModelError for a kind or settings that are not known, or a state that does not fit them."""
     about = file.about
     decoder = make_decoder(about.kind, about.targets or about.classes, about.features, about.settings)
+    decoder.load_state_dict(state_of(file))
+    return decoder
+
+
+def state_of(file: DecoderFile) -> dict[str, Any]:
+    """The state dict that the file was made of."""
+    about = file.about
     own: dict[str, Any] = {"kind": about.kind, "settings": about.settings}
     own |= {"targets": about.targets} if about.targets else {"classes": about.classes}
-    decoder.load_state_dict(own | about.values | file.tensors)
-    return decoder
+    return own | about.values | file.tensors
 
 
 def write(file: DecoderFile) -> bytes:

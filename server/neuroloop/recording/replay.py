@@ -29,7 +29,7 @@ from neuroloop.session.decoders import handover
 from neuroloop.session.inbox import Call, Command, Found, Inbox, MarkerLabel
 from neuroloop.session.inlet import SampleInlet
 from neuroloop.session.loop import Loop
-from neuroloop.session.streams import StreamDescription
+from neuroloop.session.streams import from_plain
 
 PATIENCE_S = 120.0  # for what was done beside the loop
 NO_BUDGET_MS = 1e9  # the live session's guard is replayed, and no second one acts
@@ -260,7 +260,7 @@ class Replay:
         loop = self.loop
         assert loop.inlet is not None
         if note["is_new"]:
-            description = StreamDescription(**_as_tuples(note["description"]))
+            description = from_plain(note["description"])
             chain = make_chain(self._session, description, np.dtype(note["dtype"]))
             self._prepare(chain)
             if self._source is not None:
@@ -326,13 +326,6 @@ def playable(session: SessionSettings) -> SessionSettings:
             "decoders": decoders,
         }
     )
-
-
-def _as_tuples(description: dict[str, Any]) -> dict[str, Any]:
-    """JSON has lists where a description has tuples."""
-    made = {key: tuple(value) if isinstance(value, list) else value for key, value in description.items()}
-    made["positions"] = tuple(None if one is None else tuple(one) for one in description["positions"])
-    return made
 
 
 @contextmanager

@@ -106,6 +106,16 @@ class BlockCutter:
         """Samples that complete the block at hand."""
         return self._block_samples - self._filled
 
+    def last_bin(self) -> tuple[int, float]:
+        """Where the last bin ended: index of the sample after it, time of its last sample."""
+        into = self.index % self._bin_samples
+        return self.index - into, self._time - (into + self._filled) * self._period
+
+    def rejoin(self, index: int, time: float) -> None:
+        """Go on after the bin that ended so; see `last_bin`."""
+        self.drop_partial()
+        self.index, self._time = index, time
+
     def add_gaps(self, gaps: Iterable[tuple[int, int]]) -> None:
         """Gaps as (absolute count of the sample after it, samples missing), in order; -n: leave n samples out."""
         self._gaps.extend(gaps)

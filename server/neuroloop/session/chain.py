@@ -56,6 +56,13 @@ class Chain:
         self.cutter.drop_partial()
         self.reset()
 
+    def rejoin(self, count: int, index: int, time: float) -> None:
+        """Go on with this sample where another process ended: after sample `index` - 1, which was of this time."""
+        self.ring.consumed = count
+        self.timeline.rejoin(count, time)
+        self.cutter.rejoin(index, time)
+        self.reset()
+
     def resume(self, count: int) -> None:
         """The stream was lost and is back with this sample; the hole is counted when it comes."""
         self.timeline.resume(count)

@@ -83,9 +83,10 @@ def _stop(loop: Loop, command: Command) -> dict[str, Any]:
     return {"state": loop.health.state}
 
 
-def _label(loop: Loop, command: Command) -> dict[str, Any]:
+def _label(loop: Loop, command: Command) -> None:
     arguments = command.arguments
-    return loop.teaching.take(arguments.get("label"), _number(arguments, "start"), _number(arguments, "end"))
+    told = loop.teaching.take(arguments.get("label"), _number(arguments, "start"), _number(arguments, "end"))
+    loop.checkpoints.answer_label(command.reply, told)
 
 
 def _rereference(loop: Loop, command: Command) -> dict[str, Any]:
@@ -114,19 +115,19 @@ def _rereference_load(loop: Loop, command: Command) -> None:
         if isinstance(outcome, NeuroloopError):
             command.reply.set_exception(outcome)
         else:
-            command.reply.set_result({"version": outcome.version, "bin": rereferencing.bin})
+            loop.checkpoints.answer(command.reply, {"version": outcome.version, "bin": rereferencing.bin})
 
     rereferencing.load(matrix, arguments.get("channels"), done)
 
 
-def _rereference_mode(loop: Loop, command: Command) -> dict[str, Any]:
+def _rereference_mode(loop: Loop, command: Command) -> None:
     rereferencing, arguments = _rereferencing(loop), command.arguments
     mode = arguments.get("mode")
     if mode is not None and mode not in MODES:
         raise ModelError(f"mode: expected one of {', '.join(MODES)}; got {mode!r}")
     half_life_s, ridge = _number(arguments, "half_life_s", above=0), _number(arguments, "ridge", least=0)
     rereferencing.set_mode(mode, half_life_s, ridge)
-    return rereferencing.describe()
+    loop.checkpoints.answer(command.reply, rereferencing.describe())
 
 
 def _rereference_fit(loop: Loop, command: Command) -> dict[str, Any]:

@@ -79,6 +79,20 @@ class Decoders:
         for shadow in self.shadows.values():
             shadow.end()
 
+    def everyone(self) -> list[RunningDecoder]:
+        """The active one first. Those of the shadows are theirs from `begin` on."""
+        return [self.active, *(shadow.running for shadow in self.shadows.values())]
+
+    def restore(
+        self, active: RunningDecoder, past: Iterable[RunningDecoder], shadows: Iterable[RunningDecoder]
+    ) -> None:
+        """Who was there; before `begin`."""
+        self.past.extend(past)
+        self._activate(active)
+        self.shadows = {
+            running.name: Shadow(self._session, running, self._new_guard(running.name)) for running in shadows
+        }
+
     # Bins and labels
 
     def answer(self, outcome: Bin, number: int) -> tuple[Scores | None, str | None]:

@@ -21,6 +21,7 @@ from neuroloop.session.encoder_data import page
 from neuroloop.session.encoder_loading import EncoderRequest, build, compile_encoders
 from neuroloop.session.encoder_thread import EncoderBin, EncoderThread, Told
 from neuroloop.session.inbox import Call, Notice, request_behind
+from neuroloop.session.kept_encoders import Kept, given_back, kept
 from neuroloop.session.messages import BinTime
 from neuroloop.session.priority import Level, step_back
 from neuroloop.session.publish import Publish
@@ -29,6 +30,8 @@ from neuroloop.session.stimulus import Stimulus
 
 if TYPE_CHECKING:
     from neuroloop.session.loop import Loop
+
+KEEP_S = 1.0  # for the encoders' thread to come to the question
 
 Exchange = Callable[[], tuple[RunningEncoder | None, RunningEncoder]]
 
@@ -43,6 +46,7 @@ class Encoders:
         self._thread: EncoderThread | None = None
         self._loader: ThreadPoolExecutor | None = None
         self._replies: set[Future[Any]] = set()
+        self._kept: Kept = {}
         session = loop.session
         if session.stimulus is None:
             return
@@ -190,7 +194,7 @@ class Encoders:
         loop.event("encoder_swapped", detail, request_behind(reply), by=by, **facts)
         assert loop.chain is not None
         receipts = loop.swaps.receipts
-        receipts.open(facts, reply, local_clock(), loop.chain.pipeline.bin_samples)
+        receipts.open(facts, loop.checkpoints.hold(reply), local_clock(), loop.chain.pipeline.bin_samples)
         if loop.inlet is None:
             receipts.close()
 
@@ -222,6 +226,35 @@ class Encoders:
         if source is None:
             raise Conflict(f"session {name!r}: the stimulus stream has not been found yet; start it, then ask again")
         return EncoderNeeds(chain.pipeline.channels, source.pixels, chain.pipeline.bin_s)
+
+    # What is kept
+
+    def keep(self) -> Callable[[], list[dict[str, Any]]]:
+        """What gives all encoders as a checkpoint has them, in any thread but the encoders'."""
+        thread = self._thread
+        if thread is None:
+            return list
+        asked: Future[list[dict[str, Any]]] = Future()
+
+        def take() -> None:
+            self._kept = kept(thread.encoding.view, self._kept)
+            asked.set_result([told for _, told in self._kept.values()])
+
+        thread.run_between_bins(take)
+
+        def wait() -> list[dict[str, Any]]:
+            with suppress(TimeoutError):
+                return asked.result(KEEP_S)
+            return [told for _, told in self._kept.values()]  # the last that is known of a thread that waits for frames
+
+        return wait
+
+    def restore(self, told: list[dict[str, Any]]) -> None:
+        """Who was there when a checkpoint was taken; before there are bins. Raises ModelError."""
+        thread, half_life_s = self._thread, self._loop.session.encoder.score_half_life_s
+        if thread is not None and told:
+            found = [(one["place"], given_back(one, half_life_s)) for one in told]
+            thread.run_between_bins(lambda: thread.encoding.restore(found))
 
     # What is told
 

@@ -104,6 +104,17 @@ class Encoding:
             return False
         return True
 
+    def restore(self, found: list[tuple[str, RunningEncoder]]) -> None:
+        """Who was there: active, past, shadow; before there are streams."""
+        for place, running in found:
+            if place == "active":
+                self._active = running
+            elif place == "past":
+                self._past.append(running)
+            else:
+                self._shadows[running.name] = running
+        self._show()
+
     # Bins
 
     def answer(self, bin: Measured) -> list[dict[str, Any]]:

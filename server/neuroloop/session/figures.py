@@ -76,7 +76,12 @@ class Figures:
         status = messages.status(loop.session, loop.health, loop.inlet, chain, loop.seq, loop.clock())
         told: dict[str, Any] = {"histograms": self._told_histograms(chain), "queues": self._queues(chain)}
         told |= {"staleness": loop.staleness.describe(), "shed": list(loop.shedding.shed)}
-        return status | told | loop.encoders.describe() | {"recording": loop.recordings.describe()}
+        return (
+            status
+            | told
+            | loop.encoders.describe()
+            | {"recording": loop.recordings.describe(), "checkpoint": loop.checkpoints.describe()}
+        )
 
     def _told_histograms(self, chain: Chain | None) -> dict[str, Any]:
         stages = self._histograms if chain is None else self._histograms | {"predict": chain.decoders.histogram}

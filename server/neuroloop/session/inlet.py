@@ -134,6 +134,8 @@ class SampleInlet(threading.Thread):
         self._wake = wake
         self._ended = threading.Event()
         self._known: StreamDescription | None = None
+        self._sought: StreamDescription | None = None
+        self._offset_before: float | None = None
         self._clock: ClockOffset | None = None
         self._refused: set[str] = set()
         self._ambiguous: set[str] = set()
@@ -143,6 +145,10 @@ class SampleInlet(threading.Thread):
         """Seconds to add to the sender's timestamps."""
         clock = self._clock
         return clock.offset if clock is not None else 0.0
+
+    def expect(self, known: StreamDescription, clock_offset: float) -> None:
+        """Before the thread starts: look for this very stream, whose clock offset was so much a moment ago."""
+        self._sought, self._offset_before = known, clock_offset
 
     def end(self) -> None:
         """Ask the thread to end; it does within a second or so."""
@@ -166,14 +172,16 @@ class SampleInlet(threading.Thread):
 
     def _search(self) -> pylsl.StreamInfo | None:
         selector: StreamSelector = self._settings
-        if self._known is not None and self._known.source_id:
-            selector = self._settings.model_copy(update={"source_id": self._known.source_id})
+        sought = self._known or self._sought
+        if sought is not None and sought.source_id:
+            selector = self._settings.model_copy(update={"source_id": sought.source_id})
         found = find(selector, len(self._refused) + 1, SEARCH_S)
-        if found and self._known is None:
+        if found and sought is None:
             others = find(selector, len(self._refused) + 2, ALL_ANSWER_S)
             found = list({info.uid(): info for info in (*found, *others)}.values())
         if not found:
             self._refused.clear()
+            self._sought = None  # it has gone meanwhile; another one may be there
             self.state = "searching" if self._known is None else "lost"
         fresh = {info.uid(): info for info in found if info.uid() not in self._refused}
         if len(fresh) < 2:
@@ -226,7 +234,8 @@ class SampleInlet(threading.Thread):
             return
         self._known = description
         self.receiving = Receiving(full.as_xml(), ring, ring.written)
-        keep = self.clock_offset if returns and description.is_local else None
+        keep = self.clock_offset if returns and description.is_local else self._offset_before
+        self._sought = self._offset_before = None
         self._clock = ClockOffset(inlet, self.name, keep, self.measured)
         self._clock.start()
         try:

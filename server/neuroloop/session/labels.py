@@ -80,6 +80,33 @@ class RateHistory:
         self.added = 0
         self.end = -np.inf
 
+    @property
+    def features(self) -> int:
+        return self._values.shape[1]
+
+    def rows(self, number: int, count: int) -> tuple[NDArray[Any], ...]:
+        """Copies of so many bins from this number on, in any thread: numbers, `seq`, values, centres, trust.
+
+        The loop may overwrite them meanwhile: those that are older than `first` afterwards count for nothing.
+        """
+        numbers = np.arange(number, number + count)
+        rows = numbers % self.size
+        return numbers, self._seqs[rows], self._values[rows], self._centers[rows], self._usable[rows]
+
+    def restore(
+        self, seqs: NDArray[np.int64], values: F32, centers: NDArray[Any], usable: NDArray[Any], end: float
+    ) -> None:
+        """These were the last bins; numbers start anew."""
+        count = min(len(seqs), self.size)
+        for column, kept in (
+            (self._seqs, seqs),
+            (self._values, values),
+            (self._centers, centers),
+            (self._usable, usable),
+        ):
+            column[:count] = kept[len(kept) - count :]
+        self.added, self.end = count, end
+
     def add(self, seq: int, end: float, values: F32, usable: bool) -> None:
         """A complete bin that ended at this LSL time."""
         row = self.added % self.size
@@ -127,11 +154,11 @@ class Labels:
         self.recent: deque[Label] = deque(maxlen=REMEMBERED)
         self._classes = classes
         self._window_s = window_s
-        self._pending: list[Label] = []
+        self.waiting: list[Label] = []
 
     @property
     def pending(self) -> int:
-        return len(self._pending)
+        return len(self.waiting)
 
     @property
     def tally(self) -> dict[str, int]:
@@ -155,7 +182,7 @@ class Labels:
         except ModelError:
             self.refused += 1
             raise
-        self._pending.append(checked)
+        self.waiting.append(checked)
         self.recent.append(checked)
         return checked
 
@@ -183,17 +210,17 @@ class Labels:
             raise ModelError(
                 f"label: ends at {end:.3f} s, more than {AHEAD_S:g} s after the newest bin ({history.end:.3f} s)"
             )
-        if len(self._pending) >= PENDING:
+        if len(self.waiting) >= PENDING:
             raise ModelError(f"label: {PENDING} labels wait for their last bin already")
         return Label(label, self._classes.index(label), float(start), float(end))
 
     def complete(self, history: RateHistory) -> list[Lesson]:
         """The labels whose last bin is complete, in the order of their ends."""
-        if not self._pending:
+        if not self.waiting:
             return []
-        done = [label for label in self._pending if self._is_complete(history, label)]
+        done = [label for label in self.waiting if self._is_complete(history, label)]
         if done:
-            self._pending = [label for label in self._pending if not self._is_complete(history, label)]
+            self.waiting = [label for label in self.waiting if not self._is_complete(history, label)]
         lessons = [
             Lesson(label, *history.mean(label.start, label.end)) for label in sorted(done, key=lambda label: label.end)
         ]
@@ -216,6 +243,6 @@ class Labels:
 
     def clear(self) -> list[Label]:
         """Forget the labels that wait; returns them."""
-        forgotten, self._pending = self._pending, []
+        forgotten, self.waiting = self.waiting, []
         self.refused += len(forgotten)
         return forgotten

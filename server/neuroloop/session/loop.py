@@ -21,6 +21,7 @@ from neuroloop.pipeline import Bin
 from neuroloop.session import messages
 from neuroloop.session.blocks import Block, Hole
 from neuroloop.session.chain import Chain, make_chain
+from neuroloop.session.checkpoints import Checkpoints
 from neuroloop.session.encoders import Encoders
 from neuroloop.session.figures import Figures
 from neuroloop.session.inbox import Call, Command, Crash, End, Found, Inbox, MarkerLabel, Notice, request_behind
@@ -93,6 +94,7 @@ class Loop:
         self.encoders = Encoders(self, publish)
         self.teaching = Teaching(self)
         self.recordings = Recordings(self, publish, recordings)
+        self.checkpoints = Checkpoints(self)
 
     def run(self, handle: dict[str, Any]) -> None:
         """Until told to end. handle: command name -> function of (loop, command) that answers it."""
@@ -109,6 +111,7 @@ class Loop:
 
     def close(self) -> None:
         """End what runs beside the loop; whoever waits is told."""
+        self.checkpoints.end()
         self.swaps.end()
         self.encoders.end()
         self.recordings.end()
@@ -129,6 +132,7 @@ class Loop:
         if now >= self._second:
             self._every_second(now)
         self.swaps.receipts.expire(now)
+        self.checkpoints.turn(now, more, self._hole is not None)
         if more:
             self._place.has_more(now)
             return
@@ -186,6 +190,7 @@ class Loop:
             notify=lambda event: self.inbox.put(Notice(inlet, event)),
             wake=self.inbox.wake,
         )
+        self.checkpoints.tell(inlet)
         self.inlet = inlet
         self.markers = marker_inlets(self.session, self.inbox)
         self.health.state, self.health.detail = "running", "looking for the stream"
@@ -216,7 +221,7 @@ class Loop:
         chain = self.chain
         if chain is None or not chain.description.is_same_source(description):
             try:
-                chain = make_chain(self.session, description, dtype)
+                chain = self.checkpoints.chain(lambda: make_chain(self.session, description, dtype))
             except (ModelError, ConfigError) as error:
                 raise StreamError(str(error)) from error
             gc.collect()
@@ -241,7 +246,8 @@ class Loop:
                 self.event("session_started", "another stream than before: weights and unloaded decoders start anew")
             self.telling.of_decoders()
             self.figures.begin(chain)
-        chain.restart(start)
+        if not self.checkpoints.rejoin(chain, start):
+            chain.restart(start)
         self.journal.place.given = start
         self._hole, self._bin_missing, self._bin_nonfinite = None, 0, 0
         self.run_is_new = False

@@ -90,6 +90,8 @@ def main(arguments: list[str] | None = None) -> None:
     run_at(Level.LOOP)
     gc.disable()  # collected by the loop, between bins
     try:
+        if given.get("checkpoint"):
+            loop.checkpoints.begin(Path(given["checkpoint"]), given.get("goes_on", False))
         loop.run(HANDLERS)
     finally:
         commands.end()

@@ -49,6 +49,12 @@ class RecentLessons:
         """Number of the oldest that is kept."""
         return self.added - len(self._lessons)
 
+    def restore(self, lessons: list[Taught], added: int) -> None:
+        """These are the last of so many."""
+        self._lessons.clear()
+        self._lessons.extend(lessons)
+        self.added = added
+
     def add(self, lesson: Taught) -> None:
         self._lessons.append(lesson)
         self.added += 1

@@ -120,7 +120,7 @@ class Recordings:
             "session",
             settings=loop.session.model_dump(mode="json"),
             is_running=is_running,
-            is_fresh=loop.chain is None,
+            is_fresh=loop.chain is None and not loop.checkpoints.goes_on,
             decoders=None if loop.chain is None else loop.chain.decoders.describe(),
         )
         if loop.chain is not None and loop.chain.rereferencing is not None:

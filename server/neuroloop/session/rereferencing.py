@@ -106,6 +106,7 @@ class Rereferencing:
         self._job_count = 0
         self._fit: Fit | None = None
         self._fits = count(1)
+        self.statistics: CovarianceSnapshot | None = None  # of the last solve, which weights follow the data by
         self._report: dict[str, Any] = {"ready": False, "dead": [], "warnings": []}
         initial = car_weights if settings.initial == "car" else None
         labels = stage.channels
@@ -118,6 +119,26 @@ class Rereferencing:
         """The weights in use."""
         weights: Weights = self._stage.apply.weights
         return weights
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        return self._stage.channels
+
+    @property
+    def clusters(self) -> list[list[int]]:
+        return self._stage.clusters
+
+    def restore(self, weights: Weights, statistics: CovarianceSnapshot | None, settings: dict[str, Any]) -> None:
+        """These were in use, and that was known; settings: as they were changed. Raises ModelError."""
+        self._stage.apply.set_weights(weights)
+        self._recent.append(weights)
+        if statistics is not None:
+            self._stage.covariance.restore(statistics)
+            self.statistics = statistics
+        self.half_life_s, self.bin = settings["half_life_s"], settings["bin"]
+        self.ridge, self.ridge_absolute = settings["ridge"], settings["ridge_absolute"]
+        self._report |= weights.report
+        self._set_mode(settings["mode"])
 
     def after_block(self, seq: int) -> Iterator[tuple[str, str]]:
         """Called after every block; seq: of the bin to come. Yields events (name, text) that a person should see."""
@@ -150,6 +171,8 @@ class Rereferencing:
     def _solve(self, collect: Collect, old: Weights, ridge: float, ridge_absolute: float | None, source: str) -> Solved:
         """Beside the loop: touches nothing but its arguments and the settings."""
         snapshot = collect()
+        if source != "fit":
+            self.statistics = snapshot
         new = solve(
             replace(snapshot, resolution=max(snapshot.resolution, FLOAT32_RANK)),
             self._stage.channels,

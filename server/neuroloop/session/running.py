@@ -108,6 +108,10 @@ class RunningDecoder:
         state = digest(self.decoder) if self.model is None else self.model.digest
         return Knowledge(learned, self.decoder.learned(), state, accuracy)
 
+    def restore(self, learned: int, accuracy: Accuracy) -> None:
+        """It had learned so many labels, and its answers had been judged."""
+        self.knowledge = self._knowledge(learned, accuracy)
+
     def predict(self, rates: Any, bin: int = -1) -> Scores:
         """The answer for one bin of this number, -1 for one of no account; `predict_ms` says how long it took.
 

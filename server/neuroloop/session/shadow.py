@@ -89,7 +89,14 @@ class Answer:
     told: str | None
 
 
-Item = ShadowBin | Taught | Reset | Replace | HandOver
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Have the thread show its decoder to a function, after what came before."""
+
+    run: Callable[[RunningDecoder], None]
+
+
+Item = ShadowBin | Taught | Reset | Replace | HandOver | Ask
 Numbered = tuple[int, Item]
 Told = Answer | Fault | Handed
 
@@ -183,6 +190,13 @@ class Shadow:
         self.unlearned += unlearned
         return bins, unlearned
 
+    def ask(self, run: Callable[[RunningDecoder], None]) -> None:
+        """Have the decoder shown to a function, after what came before; it counts for no item of a replay."""
+        if self.handing_over is not None:
+            self.late.append(Ask(run))
+        else:
+            self._give(UNNUMBERED, Ask(run))
+
     def hand_over(self, done: Callable[[Shadow, RunningDecoder], None]) -> None:
         """Ask for the decoder; what comes meanwhile is kept in `late`. done: called by the loop when it has it."""
         self.handing_over = request = HandOver(done)
@@ -251,6 +265,8 @@ class Shadow:
                     running.learn(item)
                 case Reset():
                     running.reset()
+                case Ask():
+                    item.run(running)
         except Fault as fault:
             return fault
         return None

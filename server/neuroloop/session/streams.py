@@ -7,6 +7,7 @@ import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import pylsl
 from pylsl.lib import lib
@@ -54,6 +55,13 @@ class StreamDescription:
     def is_local(self) -> bool:
         """Whether the sender says it is on this machine."""
         return self.hostname == socket.gethostname()
+
+
+def from_plain(plain: dict[str, Any]) -> StreamDescription:
+    """A description that was written as JSON, which has lists where it has tuples."""
+    made: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in plain.items()}
+    made["positions"] = tuple(None if one is None else tuple(one) for one in plain["positions"])
+    return StreamDescription(**made)
 
 
 def _channel_elements(info: pylsl.StreamInfo) -> list[pylsl.XMLElement]:

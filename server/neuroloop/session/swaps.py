@@ -199,7 +199,9 @@ class Swaps:
 
     def remove(self, name: str) -> RunningDecoder:
         """Let a shadow go. Raises NotFound, Conflict."""
-        return self._decoders().remove(name)
+        removed = self._decoders().remove(name)
+        self._loop.checkpoints.soon()
+        return removed
 
     def after_bin(self, process_ms: float) -> None:
         """A bin was answered so long after its last sample had arrived."""
@@ -252,6 +254,6 @@ class Swaps:
         loop.health.tally.swaps += 1
         loop.event("decoder_swapped", detail, request_behind(reply), by=by, **facts)
         assert loop.chain is not None
-        self.receipts.open(facts, reply, loop.clock(), loop.chain.pipeline.bin_samples)
+        self.receipts.open(facts, loop.checkpoints.hold(reply), loop.clock(), loop.chain.pipeline.bin_samples)
         if loop.inlet is None:
             self.receipts.close()

@@ -34,6 +34,7 @@ class Teaching:
                 if refusal is not None:
                     raise ModelError(refusal)
                 return described | {"state": "learned", "bins": lesson.bins}
+        loop.checkpoints.pending(accepted)
         bins = round((accepted.end - accepted.start) / history.bin_s)
         return described | {"state": "pending", "bins": bins}
 
@@ -50,10 +51,14 @@ class Teaching:
         for lesson in loop.labels.complete(chain.history):
             label, refusal = lesson.label, lesson.refusal
             if refusal is None:
-                learned_s = lesson.bins * chain.pipeline.bin_s
-                refusal = chain.decoders.learn(Taught(lesson.rates, label.index, learned_s, lesson.seqs))
-                if refusal is not None:
+                taught = Taught(lesson.rates, label.index, lesson.bins * chain.pipeline.bin_s, lesson.seqs)
+                refusal = chain.decoders.learn(taught)
+                if refusal is None:
+                    loop.checkpoints.learned(label, taught)
+                else:
                     loop.labels.take_back()
+            if refusal is not None:
+                loop.checkpoints.refused(label)
             facts = {"label": label.label, "start": label.start, "end": label.end, "bins": lesson.bins}
             if refusal is None:
                 loop.event("label_learned", f"{label.label!r} from {lesson.bins} bins", label.request_id, **facts)
@@ -65,5 +70,6 @@ class Teaching:
     def stop(self) -> None:
         """No bins will come: forget the labels that wait for some."""
         for label in self._loop.labels.clear():
+            self._loop.checkpoints.refused(label)
             detail = f"{label.label!r}: the session stopped before its last bin was complete"
             self._loop.event("label_refused", detail, label.request_id)

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuroloop.compiled import kernel
+from neuroloop.errors import ModelError
 from neuroloop.signal.lanes import flush_denormals, restore_denormals
 from neuroloop.signal.large_scatter import LargeScatter
 from neuroloop.signal.tiles import center_tile, lay_out, load_tile, outer_tile, tile_buffer
@@ -68,6 +69,23 @@ def merge(one: CovarianceSnapshot, other: CovarianceSnapshot) -> CovarianceSnaps
         max(one.resolution, other.resolution),
         one.rejected + other.rejected,
     )
+
+
+def check_same_clusters(snapshot: CovarianceSnapshot, clusters: Sequence[Sequence[int]], channel_count: int) -> None:
+    """Raise ModelError for a snapshot of other clusters or channels."""
+    expected = tuple(tuple(cluster) for cluster in clusters), channel_count
+    if (snapshot.clusters, snapshot.channel_count) != expected:
+        raise ModelError(
+            f"covariance: expected a snapshot of these {len(clusters)} clusters of {channel_count} channels, "
+            f"got one of {len(snapshot.clusters)} of {snapshot.channel_count}"
+        )
+
+
+def blocks_of(snapshot: CovarianceSnapshot, dtype: Any) -> int:
+    """How many blocks are in a snapshot, by its resolution: a figure that only this depends on."""
+    if not snapshot.samples or dtype != np.float32:
+        return 0
+    return round((float(np.finfo(np.float32).eps) / snapshot.resolution) ** 2)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -302,6 +320,23 @@ class Covariance:
         return CovarianceSnapshot(
             self.clusters, self.channel_count, samples, mean, tuple(scatter), resolution, rejected
         )
+
+    def restore(self, snapshot: CovarianceSnapshot) -> None:
+        """Go on from a snapshot of the same clusters. Raises ModelError where they are others."""
+        check_same_clusters(snapshot, self.clusters, self.channel_count)
+        self.reset()
+        self._samples, self.rejected = snapshot.samples, snapshot.rejected
+        self._blocks = blocks_of(snapshot, self.dtype)
+        tiles, others = self.tiles, iter(self._large)
+        for cluster, (tile, lane), scatter in zip(self.clusters, tiles.places, snapshot.scatter, strict=True):
+            size, mean = len(cluster), snapshot.mean[list(cluster)]
+            if tile < 0:
+                next(others).restore(snapshot.samples, mean, scatter)
+                continue
+            start, stop = tiles.first[tile], tiles.first[tile + 1]
+            square = self._scatter[tiles.at[tile] : tiles.at[tile + 1]].reshape(stop - start, stop - start)
+            square[lane : lane + size, lane : lane + size] = scatter
+            self._mean[start + lane : start + lane + size] = mean
 
     def reset(self) -> None:
         """Forget everything."""

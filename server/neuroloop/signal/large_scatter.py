@@ -107,6 +107,12 @@ class LargeScatter:
             setattr(still, f"_{name}", getattr(self, f"_{name}").copy())
         return lambda: still._combined(still._scatter)[1:]
 
+    def restore(self, weight: float, mean: F64, scatter: F64) -> None:
+        """Go on from a snapshot of so many samples."""
+        self.reset()
+        self._weight = weight
+        self._mean[:], self._scatter[:] = mean, scatter
+
     def reset(self) -> None:
         self._weight = self._within = 0.0
         self._decay = 1.0

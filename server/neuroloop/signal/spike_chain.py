@@ -226,10 +226,13 @@ class SpikeChain:
         self.nonfinite = 0
 
     def state_dict(self) -> dict[str, Any]:
+        learned = {"rereference": self.rereference.state_dict(), "covariance": self.covariance.state_dict()}
+        return self.stream_state() | learned
+
+    def stream_state(self) -> dict[str, Any]:
+        """The state but for the weights and their statistics, which take the most room."""
         return {
             "filter": self.filter.state_dict(),
-            "rereference": self.rereference.state_dict(),
-            "covariance": self.covariance.state_dict(),
             "crossings": self.crossings.state_dict(),
             "held": self._held.copy(),
             "nonfinite": self.nonfinite,
@@ -237,6 +240,7 @@ class SpikeChain:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for name in ("filter", "rereference", "covariance", "crossings"):
-            getattr(self, name).load_state_dict(state[name])
+            if name in state:  # not those of a `stream_state`
+                getattr(self, name).load_state_dict(state[name])
         self._held[:] = state["held"]
         self.nonfinite = int(state["nonfinite"])

@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from neuroloop.errors import ModelError
 from neuroloop.signal.covariance import Covariance, check_clusters, snapshot_of
 
 CLUSTERS = [[0, 3], [5, 1, 2]]
@@ -27,6 +28,24 @@ def test_blocks_add_up_to_the_covariance_of_all_samples(cuts):
     for block in np.split(data, sorted(cuts)):
         covariance.add(block)
     assert_same(covariance.snapshot(), snapshot_of(data, CLUSTERS))
+
+
+@pytest.mark.parametrize(("channels", "clusters"), [(7, CLUSTERS), (140, [list(range(135)), [136, 138]])])
+def test_one_that_is_restored_from_a_snapshot_goes_on_as_the_one_it_was_taken_of(channels, clusters):
+    data = noise(1500, channels)
+    first, second = Covariance(clusters, channels), Covariance(clusters, channels)
+    first.add(data[:700])
+    second.add(data[700:800])
+    second.restore(first.snapshot())
+    for covariance in (first, second):
+        covariance.add(data[700:])
+    one, other = first.snapshot(), second.snapshot()
+    assert one.samples == other.samples == 1500
+    assert other.resolution == pytest.approx(one.resolution, rel=0.3)
+    for left, right in zip(one.scatter, other.scatter, strict=True):
+        np.testing.assert_allclose(left, right, rtol=1e-4, atol=1e-4 * np.abs(left).max())
+    with pytest.raises(ModelError, match="expected a snapshot of these"):
+        Covariance([[0, 1]], channels).restore(one)
 
 
 def test_the_scatter_is_numpys_covariance_times_samples():
