@@ -25,7 +25,8 @@ def wait_until(condition: Callable[[], Any], what: str = "what the test waits fo
 def write_config(folder: Path, **settings: Any) -> Path:
     """The configuration of a server on a free port, whose files are kept below this folder."""
     config = folder / "server.yaml"
-    config.write_text(json.dumps({"port": 0, "folder": str(folder / "data"), **settings}))
+    plain = {"port": 0, "folder": str(folder / "data")}
+    config.write_text(json.dumps(plain | settings))
     return config
 
 

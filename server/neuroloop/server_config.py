@@ -49,6 +49,20 @@ class RaySettings(Settings):
     session: RaySessionSettings = Field(default_factory=RaySessionSettings)
 
 
+class SupervisionSettings(Settings):
+    """When a session's process is replaced from its last checkpoint, and when it is given up."""
+
+    restarts: int = Field(5, ge=0, le=1000, description="so many within `within_s`; one more, and it has failed")
+    within_s: float = Field(60.0, gt=0, le=86_400)
+    backoff_s: float = Field(
+        0.25, ge=0, le=60, description="before the second of them; twice as long before each further one, at most 10 s"
+    )
+    hang_s: float = Field(5.0, ge=1.0, le=3600, description="a process that says nothing for so long is ended")
+    memory_mb: float | None = Field(
+        None, gt=0, description="resident memory at which a process is ended; by default there is no limit"
+    )
+
+
 class RegistrySettings(Settings):
     """Where the model registry is; its weights are always in the server's folder, under `registry`."""
 
@@ -74,6 +88,7 @@ class ServerSettings(Settings):
         default_factory=list, description="further names under which clients reach the server, a proxy's for example"
     )
     lsl: LslSettings = Field(default_factory=LslSettings)
+    supervision: SupervisionSettings = Field(default_factory=SupervisionSettings)
     registry: RegistrySettings = Field(default_factory=RegistrySettings)
     fits: FitSettings = Field(default_factory=FitSettings)
     engine: Literal["local", "ray"] = Field("local", description="what runs fits and sessions")

@@ -281,21 +281,19 @@ def test_a_session_whose_stream_never_appears_searches_and_the_server_is_ready(c
     assert client.stop(unique_name) == {"state": "stopped"}
 
 
-def test_a_session_process_that_is_killed_is_seen_and_harms_no_other(client, create, server_process, session):
+def test_a_session_process_that_is_killed_is_replaced_and_harms_no_other(client, create, server_process, session):
     before = set(children(server_process.pid))
     victim = create(f"{session}-victim", session)
     [process] = set(children(server_process.pid)) - before
     with client.stream(victim, topics=["events"]) as stream:
         os.kill(process, signal.SIGKILL)
-        event = next(m for m in stream if m["event"] == "session_failed")
+        event = next(m for m in stream if m["event"] == "session_restarted")
     assert event["exit_code"] == -signal.SIGKILL
-    assert client.status(victim)["state"] == "failed"
-    with pytest.raises(NeuroloopClientError, match="exit code -9"):
-        client.label(victim, "left")
-    with pytest.raises(NeuroloopClientError, match="failed"):
-        client.check_ready()
+    assert set(children(server_process.pid)) - before != {process}
     seq = client.latest(session)["seq"]
     wait_until(lambda: client.latest(session)["seq"] > seq + 5, "bins of the other session")
+    wait_until(lambda: client.status(victim)["state"] == "running", "the session in a new process")
+    client.check_ready()
 
 
 def children(pid):

@@ -67,7 +67,7 @@ def create_app(
         launcher = launcher_of(settings, session_program, ("--log-level", settings.log_level))
         records = run_folder if settings.engine == "local" else None
         live = app.state.sessions = LiveSessions(
-            settings.lsl, launcher, records, settings.outlive_s, app.state.recordings
+            settings.lsl, launcher, records, settings.outlive_s, app.state.recordings, settings.supervision
         )
         loading.install(app, live, registry)
         await live.adopt()

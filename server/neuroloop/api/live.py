@@ -16,9 +16,10 @@ from neuroloop.api.hub import Hub
 from neuroloop.api.message import Message
 from neuroloop.config import LslSettings, SessionSettings
 from neuroloop.errors import Conflict, NotFound, Unavailable
+from neuroloop.server_config import SupervisionSettings
 from neuroloop.session.adoption import RunFolder
 from neuroloop.session.launching import Launcher
-from neuroloop.session.supervisor import Failure, SessionProcess
+from neuroloop.session.supervisor import Failure, Restart, SessionProcess
 
 log = structlog.get_logger(__name__)
 
@@ -37,6 +38,7 @@ class LiveSession:
         run_folder: RunFolder | None,
         outlive_s: float,
         recordings: Path | None,
+        supervision: SupervisionSettings | None,
     ) -> None:
         self.settings = settings
         self.hub = Hub(lambda topic, is_wanted: self.process.want(topic, is_wanted))
@@ -50,6 +52,8 @@ class LiveSession:
             outlive_s,
             self._report_loss,
             recordings,
+            supervision,
+            self._report_restart,
         )
         self.loading: list[tuple[str, int]] = []  # models and versions on their way to it; threads append
         self.aliases: dict[tuple[str, str], int] = {}  # where those that it follows, of a model, pointed last
@@ -142,12 +146,35 @@ class LiveSession:
             f"{reason}; the session goes on elsewhere from bin {seq}, and the time until then has no bins. Decoders "
             "and weights start from the configuration: load their versions again"
         )
-        for fit in self._fits.values():
-            if fit["state"] == "running":
-                fit.update(state="failed", detail=reason)
+        self._end_fits(reason)
         self.hub.status = None  # of another process, by the clock of another machine
         self.tell("gap", detail, first_seq=seq, missing_samples=None, bins=0)
         return seq
+
+    def _report_restart(self, restart: Restart) -> int:
+        """Its process ended and is replaced; tells the number of the bin from which the next one goes on."""
+        seq, age_s = self.hub.next_seq, restart.checkpoint_age_s
+        known = "without a checkpoint: decoders and weights start anew"
+        if age_s is not None:
+            known = f"from its checkpoint of {age_s:.1f} s before"
+        wait = f", in {restart.delay_s:g} s" if restart.delay_s else ""
+        self._end_fits(restart.detail)
+        self.tell(
+            "session_restarted",
+            f"{restart.detail}; it is started again{wait}, at bin {seq}, {known}",
+            cause=restart.cause,
+            exit_code=restart.exit_code,
+            checkpoint_age_s=age_s,
+            first_seq=seq,
+            stderr=restart.stderr,
+        )
+        self.hub.publish(Message.of("status", self._status_without_process()))
+        return seq
+
+    def _end_fits(self, reason: str) -> None:
+        for fit in self._fits.values():
+            if fit["state"] == "running":
+                fit.update(state="failed", detail=reason)
 
     def _status_without_process(self) -> dict[str, Any]:
         return {
@@ -171,7 +198,9 @@ class LiveSessions:
         run_folder: RunFolder | None = None,
         outlive_s: float = 0.0,
         recordings: Path | None = None,
+        supervision: SupervisionSettings | None = None,
     ) -> None:
+        self._supervision = supervision
         self._recordings = recordings
         self._lsl = lsl
         self._launcher = launcher
@@ -210,7 +239,15 @@ class LiveSessions:
                 log.warning("session found running", session=settings.name, pid=record.pid)
 
     def _add(self, settings: SessionSettings) -> LiveSession:
-        session = LiveSession(settings, self._lsl, self._launcher, self._run_folder, self._outlive_s, self._recordings)
+        session = LiveSession(
+            settings,
+            self._lsl,
+            self._launcher,
+            self._run_folder,
+            self._outlive_s,
+            self._recordings,
+            self._supervision,
+        )
         self._sessions[settings.name] = session
         return session
 

@@ -13,6 +13,11 @@ import os
 for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
     os.environ.setdefault(_variable, "1")
 
+if __name__ == "__main__":  # who replaces a session that ended is waited for: the imports take 1 s, 5 on a busy machine
+    from neuroloop.session.priority import Level, run_at
+
+    run_at(Level.SESSION)
+
 from neuroloop.session.process import main  # noqa: E402
 
 if __name__ == "__main__":

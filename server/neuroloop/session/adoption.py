@@ -78,6 +78,15 @@ class RunFolder:
     def forget(self, name: str) -> None:
         self._path(name).unlink(missing_ok=True)
 
+    def checkpoint(self, name: str) -> Path:
+        """Where the session of this name keeps what it knows; other files lie beside it, with longer names."""
+        return self._folder / "checkpoints" / f"{name}.safetensors"
+
+    def forget_checkpoint(self, name: str) -> None:
+        path = self.checkpoint(name)
+        for one in path.parent.glob(f"{name}.safetensors*"):
+            one.unlink(missing_ok=True)
+
     def records(self) -> Iterator[Record]:
         """The sessions that a server before this one left running; records of others are removed."""
         for path in sorted(self._folder.glob("*.json")):

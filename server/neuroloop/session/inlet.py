@@ -156,7 +156,8 @@ class SampleInlet(threading.Thread):
 
     def run(self) -> None:
         while not self._ended.is_set():
-            run_at(Level.BESIDE)  # finding a stream, and compiling for it, takes its time
+            # Finding a stream, and compiling for it, takes its time; for one that is expected, all is compiled.
+            run_at(Level.BESIDE if self._sought is None else Level.SESSION)
             try:
                 info = self._search()
                 if info is not None:

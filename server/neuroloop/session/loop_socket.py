@@ -36,6 +36,15 @@ class LoopSocket:
         finally:  # an error is of one message; without this, none would ever be read again
             self._loop.call_soon(self.drain)  # the next message comes after the tasks that this one has woken
 
+    def take_all(self) -> None:
+        """Receive at once what is there, from a peer that sends no more."""
+        while not self._socket.closed:
+            try:
+                frames = self._socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            self._receive(frames)
+
     def send(self, frames: Sequence[bytes]) -> None:
         self._socket.send_multipart(frames, zmq.NOBLOCK)
         self._loop.call_soon(self.drain)

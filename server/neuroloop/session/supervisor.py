@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import math
 import shutil
+import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,14 +23,17 @@ import zmq
 from neuroloop.config import LslSettings, SessionSettings
 from neuroloop.errors import Conflict, Deleted, NeuroloopError, Unavailable
 from neuroloop.logs import REQUEST_ID, current_request
+from neuroloop.server_config import SupervisionSettings
 from neuroloop.session.adoption import AdoptedProcess, Record, RunFolder, started
 from neuroloop.session.curve import identify
 from neuroloop.session.launching import Launched, Launcher, LocalLauncher, LocalSession, Lost, adopted
 from neuroloop.session.loop_socket import LoopSocket
+from neuroloop.session.supervision import Cause, Overseer, Restarts, how_it_ended
 
 IN_FLIGHT_LIMIT = 64
 RESULT_WAIT_S = 0.05
 ASK_AGAIN_S = 5.0
+COMPILING = ("decoder_load", "encoder_load")  # of a kind that was never used here
 
 ERRORS = {error.__name__: error for error in (*NeuroloopError.__subclasses__(), Deleted)}
 
@@ -43,14 +47,28 @@ class Failure:
     stderr: list[str]
 
 
+@dataclass(frozen=True)
+class Restart:
+    """Why a session process is replaced. checkpoint_age_s: None where there is no checkpoint."""
+
+    cause: Cause
+    detail: str
+    exit_code: int
+    delay_s: float
+    checkpoint_age_s: float | None
+    stderr: list[str]
+
+
 class SessionProcess:
     """One session process, from its start, or from when it was found again, to its end.
 
-    A process that died is not started again. One that was lost with its node is launched anew, as `starting`: it runs
-    if that one ran, and counts bins from where `on_loss` says; `losses` counts.
+    One that died, hung or grew too large is replaced, as `starting`, from its last checkpoint and as often as
+    `supervision` allows; one that was lost with its node is launched anew. It runs if that one ran, and counts bins
+    from where `on_loss` or `on_restart` says; `losses` counts both. One that died before it ever answered has failed.
 
     on_message: called in the event loop with the topic and the packed map of every result.
-    on_failure: called once if the process ends by itself. on_loss: called with the reason when it was lost.
+    on_failure: called once if the process ends by itself, and is not replaced. on_loss: called with the reason when it
+    was lost. on_restart: called when it is replaced.
     launcher: starts the process; by default on this machine.
     run_folder: where it is recorded, so that a server after this one finds it; without one it ends with this process.
     outlive_s: how long it goes on without a server. recordings: the folder for its own.
@@ -67,6 +85,8 @@ class SessionProcess:
         outlive_s: float = 0.0,
         on_loss: Callable[[str], int] = lambda reason: 0,
         recordings: Path | None = None,
+        supervision: SupervisionSettings | None = None,
+        on_restart: Callable[[Restart], int] = lambda restart: 0,
     ) -> None:
         self.name = settings.name
         self.run = uuid.uuid4().hex  # of this life of the session; in another one, bins are counted anew
@@ -84,10 +104,17 @@ class SessionProcess:
             "lock": None if run_folder is None else str(run_folder.lock),
             "outlive_s": outlive_s,
             "recordings": None if recordings is None else str(recordings),
+            "checkpoint": None if run_folder is None else str(run_folder.checkpoint(settings.name)),
         }
         self._on_message = on_message
         self._on_failure = on_failure
         self._on_loss = on_loss
+        self._on_restart = on_restart
+        self._supervision = supervision
+        self._restarts = None if supervision is None else Restarts(supervision)
+        self._overseer: Overseer | None = None
+        self._has_answered = False
+        self._is_ending = asyncio.Event()
         self._launcher = LocalLauncher() if launcher is None else launcher
         self._launched: Launched | None = None
         self._told_state: str | None = None
@@ -135,6 +162,11 @@ class SessionProcess:
             return
         if isinstance(launched, LocalSession) and self._run_folder is not None:
             self._record(launched, self._run_folder)
+        if self.state == "ended":  # told to while it was launched in the place of another
+            self._launched = launched
+            launched.process.kill()
+            await launched.process.wait()
+            return
         self._watch(launched)
 
     def _record(self, local: LocalSession, folder: RunFolder) -> None:
@@ -151,6 +183,10 @@ class SessionProcess:
             asyncio.create_task(self._await_exit(launched), name=f"{self.name}: exit"),
             asyncio.create_task(self._await_ready(launched), name=f"{self.name}: ready"),
         ]
+        if self._supervision is not None:
+            pid = launched.pid if isinstance(launched, LocalSession) else None
+            self._overseer = Overseer(self._supervision, pid, launched.process.kill, self.name)
+            self._tasks.append(asyncio.create_task(self._overseer.watch(), name=f"{self.name}: overseer"))
 
     async def command(self, name: str, /, *, timeout: float = 5.0, **arguments: Any) -> Any:
         """The result of a command. Raises the error that the session process answers with, Unavailable
@@ -159,6 +195,8 @@ class SessionProcess:
             raise Unavailable(self.failure.detail)
         if self.state != "ready":
             raise Conflict(f"session {self.name!r} is {self.state}; try again when /readyz says so")
+        if self._overseer is not None and name in COMPILING:
+            self._overseer.be_patient(timeout)
         message = {"command": name, **arguments}
         request_id = current_request()
         return await self._request(message if request_id is None else message | {REQUEST_ID: request_id}, timeout)
@@ -168,6 +206,9 @@ class SessionProcess:
         async with self._changing:
             answers = self.state == "ready"
             self.state = "ended"
+            self._is_ending.set()
+            if self._overseer is not None:
+                self._overseer.end()
             process = None if self._launched is None else self._launched.process
             if process is not None and process.returncode is None:
                 if answers:
@@ -223,6 +264,8 @@ class SessionProcess:
 
     def _receive_result(self, frames: list[bytes]) -> None:
         topic, payload = frames
+        if self._overseer is not None:
+            self._overseer.heard(topic)
         if topic == b"status":
             status = msgpack.unpackb(payload)
             self._told_until, self._told_state = status["time"], status["state"]
@@ -251,7 +294,7 @@ class SessionProcess:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._status_came.wait(), RESULT_WAIT_S)
         if self.state == "starting":
-            self.state = "ready"
+            self.state, self._has_answered = "ready", True
             self._on_message("status", msgpack.packb(status))
             self.ready.set()
 
@@ -268,11 +311,44 @@ class SessionProcess:
             follow.cancel()
         log.read()
         reason = f": {log.lines[-1]}" if log.lines else ""
+        if self.state in ("starting", "ready") and self._has_answered:
+            delay_s = None if self._restarts is None else self._restarts.delay_s(time.monotonic())
+            if delay_s is not None:
+                await self._replace(launched, exit_code, delay_s)
+                return
+            if self._supervision is not None and self._supervision.restarts:
+                limit = f"{self._supervision.restarts} restarts within {self._supervision.within_s:g} s"
+                reason += f"; it is not started again, after {limit}"
         detail = f"session {self.name!r}: its process ended with exit code {exit_code}{reason}"
         self._fail(Failure(detail, exit_code, log.lines))
 
     async def _launch_anew(self, reason: str) -> None:
         """In the place of a process that was lost; nothing that it still says is heard."""
+        self._begin_anew(reason)
+        self._first_line["seq"] = self._on_loss(reason)
+        await self._start()
+
+    async def _replace(self, launched: Launched, exit_code: int, delay_s: float) -> None:
+        """A process that has ended, by another that goes on from its checkpoint."""
+        overseer = self._overseer
+        cause, words = how_it_ended(exit_code)
+        if overseer is not None and overseer.cause is not None:
+            cause, words = overseer.cause, overseer.detail
+        if self._results is not None:
+            self._results.take_all()  # what it had said last
+        reason = f"session {self.name!r}: its process {words}"
+        self._begin_anew(reason)
+        age_s = None if self._run_folder is None else _age_s(self._run_folder.checkpoint(self.name))
+        seq = self._on_restart(Restart(cause, reason, exit_code, delay_s, age_s, list(launched.log.lines)))
+        self._first_line |= {"seq": seq, "goes_on": True}
+        if isinstance(launched, LocalSession):
+            shutil.rmtree(launched.directory, ignore_errors=True)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._is_ending.wait(), delay_s)
+        if self.state == "starting":  # not told to end meanwhile
+            await self._start()
+
+    def _begin_anew(self, reason: str) -> None:
         for task in self._tasks[1:]:
             task.cancel()
         self._disconnect(reason)
@@ -281,8 +357,6 @@ class SessionProcess:
         self.losses += 1
         runs = self._settings["autostart"] if self._told_state is None else self._told_state == "running"
         self._first_line["session"] = self._settings | {"autostart": runs}
-        self._first_line["seq"] = self._on_loss(reason)
-        await self._start()
 
     def _fail(self, failure: Failure) -> None:
         self._status_came.set()
@@ -308,8 +382,14 @@ class SessionProcess:
         self._disconnect(f"session {self.name!r} has ended")
         if self._run_folder is not None:
             self._run_folder.forget(self.name)
+            self._run_folder.forget_checkpoint(self.name)
         if isinstance(self._launched, LocalSession):
             shutil.rmtree(self._launched.directory, ignore_errors=True)
+
+
+def _age_s(path: Path) -> float | None:
+    """Of a file; None where there is none."""
+    return round(max(0.0, time.time() - path.stat().st_mtime), 3) if path.exists() else None
 
 
 def _connect(socket: zmq.Socket[bytes], endpoint: str, server_key: str | None) -> zmq.Socket[bytes]:

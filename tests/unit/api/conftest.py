@@ -25,7 +25,8 @@ def settings_of(name: str, **more: Any) -> dict[str, Any]:
 
 @contextmanager
 def serve(*sessions: dict[str, Any], port: int = 0, **more: Any) -> Iterator[Server]:
-    command = [sys.executable, str(FAKE_SERVER), json.dumps({"port": port, "sessions": sessions, **more})]
+    settings = {"port": port, "sessions": sessions, "supervision": {"restarts": 0}, **more}
+    command = [sys.executable, str(FAKE_SERVER), json.dumps(settings)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None

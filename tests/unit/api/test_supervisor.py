@@ -11,8 +11,9 @@ import pytest
 
 from neuroloop.config import LslSettings, SessionSettings
 from neuroloop.errors import Conflict, ModelError, NeuroloopError, Unavailable
+from neuroloop.server_config import SupervisionSettings
 from neuroloop.session.launching import LocalLauncher, LocalSession
-from neuroloop.session.supervisor import IN_FLIGHT_LIMIT, Failure, SessionProcess
+from neuroloop.session.supervisor import IN_FLIGHT_LIMIT, Failure, Restart, SessionProcess
 
 FAKE = (sys.executable, str(Path(__file__).with_name("fake_session.py")))
 STUBBORN = "import os, signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); os.write(2, b'up'); signal.pause()"
@@ -21,25 +22,37 @@ STUBBORN = "import os, signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); os
 class Supervised:
     """A session process and what it has reported."""
 
-    def __init__(self, program: Sequence[str] = FAKE, name: str = "demo") -> None:
+    def __init__(self, program: Sequence[str] = FAKE, name: str = "demo", restarts: int | None = None) -> None:
         settings = {"name": name, "stream": {"name": "x"}, "classes": ["left", "right"], "bin_ms": 5}
         self.messages: list[tuple[str, dict[str, Any]]] = []
         self.failures: list[Failure] = []
+        self.restarts: list[Restart] = []
         self.process = SessionProcess(
             SessionSettings.model_validate(settings),
             LslSettings(),
             self.receive,
             self.failures.append,
             LocalLauncher(program),
+            supervision=None if restarts is None else SupervisionSettings(restarts=restarts, hang_s=1.0, backoff_s=0),
+            on_restart=self.note_restart,
         )
+
+    def note_restart(self, restart: Restart) -> int:
+        self.restarts.append(restart)
+        return 70
 
     def receive(self, topic: str, packed: bytes) -> None:
         self.messages.append((topic, msgpack.unpackb(packed)))
 
 
-def supervise(use: Callable[[Supervised], Awaitable[Any]], program: Sequence[str] = FAKE, name: str = "demo") -> Any:
+def supervise(
+    use: Callable[[Supervised], Awaitable[Any]],
+    program: Sequence[str] = FAKE,
+    name: str = "demo",
+    restarts: int | None = None,
+) -> Any:
     async def run() -> Any:
-        supervised = Supervised(program, name)
+        supervised = Supervised(program, name, restarts)
         await supervised.process.start()
         try:
             if program is FAKE:
@@ -119,6 +132,41 @@ def test_a_process_that_dies_is_reported_with_its_last_words_and_refuses_command
     [failure] = supervised.failures
     assert failure.exit_code == 3
     assert failure.stderr == ["the loop has failed", "fatal: no more samples"]
+
+
+def test_a_process_that_dies_is_replaced_until_the_limit_is_reached_and_then_it_has_failed() -> None:
+    async def use(supervised: Supervised) -> Supervised:
+        process = supervised.process
+        with pytest.raises(Unavailable):
+            await process.command("label", label="die")
+        await until(lambda: process.losses == 1 and process.state == "ready")
+        assert (await process.command("status"))["state"] == "running"
+        with pytest.raises(Unavailable):
+            await process.command("label", label="die")
+        await until(lambda: supervised.failures)
+        assert process.state == "failed"
+        return supervised
+
+    supervised = supervise(use, restarts=1)
+    (restart,) = supervised.restarts
+    assert (restart.cause, restart.exit_code) == ("exit", 3)
+    assert restart.stderr[-1] == "fatal: no more samples"
+    assert "not started again, after 1 restarts within 60 s" in supervised.failures[0].detail
+
+
+def test_a_process_that_hangs_is_ended_and_replaced() -> None:
+    async def use(supervised: Supervised) -> Supervised:
+        await until(lambda: any(topic == "predictions" for topic, _ in supervised.messages))
+        launched = supervised.process._launched
+        assert isinstance(launched, LocalSession)
+        os.kill(launched.pid, signal.SIGSTOP)
+        await until(lambda: supervised.restarts and supervised.process.state == "ready")
+        return supervised
+
+    supervised = supervise(use, restarts=1)
+    (restart,) = supervised.restarts
+    assert restart.cause == "hang"
+    assert "said nothing for" in restart.detail
 
 
 def test_a_program_that_is_not_there_is_a_failure_and_no_exception() -> None:
