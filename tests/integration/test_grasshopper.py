@@ -44,7 +44,8 @@ class Rig:
 
     def is_ready(self):
         status = self.status()
-        return [(status.get(stream) or {}).get("state") for stream in ("stream", "stimulus")] == ["connected"] * 2
+        states = [(status.get(stream) or {}).get("state") for stream in ("stream", "stimulus")]
+        return all(state in ("connected", "stalled") for state in states)  # stalled: nothing is sent before both are
 
     def play(self, until):
         """Up to a bin; the sound a chunk ahead of the spikes, so that no bin waits for it."""
