@@ -131,7 +131,7 @@ def adopted(record: Record) -> LocalSession:
 
 async def spawn(program: Sequence[str], endpoints: Endpoints, log: Path, stdout: int) -> asyncio.subprocess.Process:
     """Start a session process whose error output goes to this file. Raises OSError."""
-    with log.open("wb") as errors:
+    with log.open("ab") as errors:  # `LogTail` empties it now and then; others would go on where they were
         return await asyncio.create_subprocess_exec(
             *program,
             *("--commands", endpoints.commands, "--results", endpoints.results),
