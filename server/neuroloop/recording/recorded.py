@@ -48,6 +48,8 @@ class RingSamples:
 
     def whole_until(self, count: int) -> int:
         """The samples from `count` to before this are there."""
+        if not self._lost:
+            return max(count, self.stop)
         later = [part.first for part in self._lost if part.stop > count]
         return max(count, min([self.stop, *later]))
 

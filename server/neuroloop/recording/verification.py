@@ -22,6 +22,7 @@ from neuroloop.recording.replay_journal import ReplayJournal
 from neuroloop.session.recorder import made_by
 
 OF_THE_CLOCK = ("age_ms", "latency_ms")
+NOT_COMPARED = dict.fromkeys(OF_THE_CLOCK)
 STAGES = {"time": "clock", "samples": "timeline", "gap": "timeline", "rereference": "rereference"}
 Key = tuple[int, str]  # bin and decoder
 
@@ -105,6 +106,8 @@ class Verification:
         if recorded is None:
             return  # the recording ended before it
         self.predictions += 1
+        if recorded | NOT_COMPARED == replayed | NOT_COMPARED:  # most are; one by one takes several times longer
+            return
         for key in (*STAGES, *recorded):
             if key not in OF_THE_CLOCK and recorded.get(key) != replayed.get(key):
                 self._differs(replayed["seq"], key, recorded, replayed)
