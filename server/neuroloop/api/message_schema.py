@@ -157,6 +157,7 @@ class Status(Open):
     gaps: int | None = None
     latency_ms: dict[str, dict[str, float | None]] | None = None
     recording: dict[str, Any] | None = None
+    checkpoint: dict[str, Any] | None = None
 
 
 class Lagged(Closed):

@@ -319,15 +319,8 @@ class Loop:
         arrival = chain.ring.arrival_after(block.consumed, block.missing > 0)
         first = block.index + pipeline.block_samples - pipeline.bin_samples
         now = self.clock()
-        time = BinTime(
-            self.seq,
-            first,
-            first + pipeline.bin_samples - 1,
-            end,
-            round(1000 * (now - newest), 3),
-            round(1000 * (arrival - newest), 3),
-            round(1000 * (now - arrival), 3),
-        )
+        ages = (round(1000 * age_s, 3) for age_s in (now - newest, arrival - newest, now - arrival))
+        time = BinTime(self.seq, first, first + pipeline.bin_samples - 1, end, *ages)
         if (stale := self.staleness.bin(self.seq, 1000 * (now - arrival))) is not None:
             name, detail, facts = stale
             self.event(name, detail, **facts)

@@ -166,7 +166,7 @@ class Shadow:
             self._work()
 
     def drop(self) -> tuple[int, int]:
-        """Let go of every bin, and all lessons but the newest; what else waits there is obeyed."""
+        """Let go of every bin and question, and all lessons but the newest; what else waits there is obeyed."""
         assert self._journal is not None
         items, self._held = self._held, []
         with suppress(Empty):
@@ -184,7 +184,7 @@ class Shadow:
                 bins += 1
             elif isinstance(item, Taught) and unlearned < too_many:
                 unlearned += 1
-            else:
+            elif not isinstance(item, Ask):  # or a shadow that never comes to them would gather one a second
                 self._give(number, item)
         self.skipped += bins
         self.unlearned += unlearned
@@ -213,7 +213,10 @@ class Shadow:
         self.handing_over = None
         late, self.late = self.late, []
         for item in late:
-            self.put(item)
+            if isinstance(item, Ask):
+                self.ask(item.run)
+            else:
+                self.put(item)
 
     def end(self) -> None:
         """End the thread after the item at hand; one that never comes back ends with the process."""

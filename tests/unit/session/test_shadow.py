@@ -148,3 +148,35 @@ def test_a_label_that_a_shadow_cannot_learn_is_a_fault_to_tell(shadow):
     fault = shadow.process(shadow.running, Taught(np.full(3, np.nan, np.float32), 0, 1.0, np.arange(0)))
     assert isinstance(fault, Fault)
     assert "values are missing" in str(fault)
+
+
+def test_a_question_comes_after_what_came_before_and_counts_for_no_replay_even_where_a_handover_was_given_up(shadow):
+    answered = threading.Event()
+
+    def note(running):
+        running.decoder.seen.append("asked")
+
+    shadow.put(item(1))
+    shadow.ask(note)
+    shadow.hand_over(lambda *_: None)
+    shadow.ask(note)
+    shadow.keep()
+    shadow.ask(lambda _: answered.set())
+    shadow.running.decoder.may_go.set()
+    assert answered.wait(30)
+    assert shadow.running.decoder.seen == [1, "asked", "asked"]
+    assert shadow._given == 1
+
+
+def test_a_shadow_that_never_comes_to_them_gathers_no_questions(shadow):
+    asked = []
+    shadow.put(item(0))
+    assert shadow.running.decoder.came.wait(30)
+    shadow.ask(lambda _: asked.append("in a queue that was full"))
+    for number in range(1, QUEUE_LENGTH + 1):
+        shadow.put(item(number))
+    answered = threading.Event()
+    shadow.ask(lambda _: answered.set())
+    shadow.running.decoder.may_go.set()
+    assert answered.wait(30)
+    assert asked == []
