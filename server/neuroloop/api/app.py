@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import Depends, FastAPI
 
-from neuroloop import __version__
+from neuroloop import __version__, notify
 from neuroloop.api import (
     audit,
     decoders,
@@ -84,11 +84,14 @@ def create_app(
         await jobs.open()
         inference = app.state.inference = Inference()
         sharing = asyncio.create_task(Sharing(registry, live).keep(), name="sharing")
+        alive = asyncio.create_task(notify.keep_alive(), name="watchdog")
         try:
             yield
         finally:
+            notify.tell(notify.STOPPING)
             sharing.cancel()
-            await asyncio.gather(sharing, return_exceptions=True)
+            alive.cancel()
+            await asyncio.gather(sharing, alive, return_exceptions=True)
             await inference.close()
             await jobs.close()
             await live.close()

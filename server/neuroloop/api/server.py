@@ -11,6 +11,7 @@ from types import FrameType
 
 import uvicorn
 
+from neuroloop import notify
 from neuroloop.api.app import create_app
 from neuroloop.api.frames import FrameProtocol
 from neuroloop.engine import running
@@ -68,6 +69,7 @@ def serve(
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
 
     def announce() -> None:
+        notify.tell(notify.READY)
         print(f"neuroloop listening on http://{host}:{port}", flush=True)
         if on_started is not None:
             on_started(port)
