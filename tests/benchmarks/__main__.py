@@ -20,6 +20,7 @@ NAMES = (
     "kills",
     "disks",
     "soak",
+    "restarts",
 )
 
 if __name__ == "__main__":

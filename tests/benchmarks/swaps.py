@@ -38,20 +38,20 @@ F64 = NDArray[np.float64]
 STATES = ("cold", "carry", "reprime")
 
 
-def session(name: str) -> dict[str, Any]:
-    stream, outlets = {"source_id": name}, {"enabled": False}
+def session(name: str, channels: int = CHANNELS) -> dict[str, Any]:
+    stream, outlets = {"source_id": name, "channel_count": channels}, {"enabled": False}
     rereference = {"clusters": 32, "mode": "frozen"}  # past weights, 64 MiB of them, are no matter of swaps
     return {"name": name, "stream": stream, "classes": CLASSES, "rereference": rereference, "outlets": outlets}
 
 
-def files() -> list[dict[str, Any]]:
-    """Two decoders, as `decoder_load` takes them."""
+def files(channels: int = CHANNELS) -> list[dict[str, Any]]:
+    """Two decoders for so many channels, as `decoder_load` takes them."""
     random, loads = np.random.default_rng(0), []
     for version in (1, 2):
-        decoder = MaxRate(CLASSES, CHANNELS)
+        decoder = MaxRate(CLASSES, channels)
         for label in range(40):
-            decoder.learn(random.gamma(2.0, 5.0, CHANNELS).astype(np.float32), label % 2)
-        weights = write(of(decoder, CHANNELS))
+            decoder.learn(random.gamma(2.0, 5.0, channels).astype(np.float32), label % 2)
+        weights = write(of(decoder, channels))
         digest = f"sha256:{hashlib.sha256(weights).hexdigest()}"
         loads.append({"model": {"name": "bench", "version": version, "digest": digest}, "weights": weights})
     return loads
