@@ -154,7 +154,7 @@ def test_every_bin_is_in_the_stream_and_in_the_history_alike(client, session):
 def test_every_message_of_a_running_session_is_of_the_schema(client, session, server_url, format):
     validator = Draft202012Validator(httpx.get(f"{server_url}/v1/schema/messages.json").json())
     url = f"ws{server_url.removeprefix('http')}/v1/sessions/{session}/stream?format={format}&resume_from=0"
-    wanted = {"prediction", "rates", "status", "event", "label_accepted", "pong", "error"}
+    wanted = {"prediction", "rates", "signals", "status", "event", "label_accepted", "pong", "error"}
     with connect(f"{url}&topics=predictions,rates,encoders,signals,events,status") as stream:
         for request in ({"type": "label", "label": "left", "id": 3}, {"type": "ping"}, {"type": "mood"}):
             stream.send(json.dumps(request))

@@ -17,7 +17,7 @@ def test_of_two_streams_that_match_none_is_taken_until_one_has_gone(start_counts
     session.state("refused")
     assert "2 streams match" in session.command("status")["detail"]
     second.close()
-    session.state("connected")
+    session.event("stream_connected")
     first.push(ones(40))
     assert len(session.bins(2)) == 2
 
@@ -28,7 +28,7 @@ def test_the_right_stream_is_found_beside_one_that_was_refused(start_counts, ope
     session = start_counts(stream)
     session.state("refused")
     open_source(f"{unique_name}-right")
-    session.state("connected")
+    session.event("stream_connected")
     assert session.command("status")["stream"]["name"] == f"{unique_name}-right"
 
 
