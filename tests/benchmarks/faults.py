@@ -228,11 +228,13 @@ def table(outcome: Outcome) -> str:
         lines.append(f"{number:<12}" + "".join(f"{value!s:>13}" for value in row))
     gone = [sum(text.startswith(what) for text in outcome.lost) for what in ("label", "version")]
     status = outcome.status
+    restarts = sum(event["event"] == "session_restarted" for event in outcome.witnesses[0].events)
     lines += [
         "",
         f"labels acknowledged {len(outcome.labels)}, lost {gone[0]}; versions {len(outcome.versions)}, lost {gone[1]}",
         f"bins {status['bins']}, late {status['late_bins']}, missed {status['missed_bins']}, gaps {status['gaps']}; "
-        f"of the shadow {len(outcome.witnesses[0].shadows['shadow'])}; recorded {outcome.recorded}",
+        f"of the shadow {len(outcome.witnesses[0].shadows['shadow'])}; recorded {outcome.recorded}; "
+        f"restarts {restarts}",
         f"process p50 {status['latency_ms']['process']['p50']} ms, p99 {status['latency_ms']['process']['p99']} ms",
     ]
     return "\n".join([*lines, *outcome.wrong])
@@ -243,7 +245,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=20.0)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--every", type=float, default=2.0, help="seconds between faults, on average")
-    parser.add_argument("--kill-every", type=float, help="seconds between two kills of the session's process")
+    parser.add_argument("--kill-every", type=float, help="seconds between two kills of the session process")
     parser.add_argument("--channels", type=int, default=96)
     parser.add_argument("--rate", type=float, default=30_000)
     options = parser.parse_args(sys.argv[2:])

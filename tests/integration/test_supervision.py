@@ -141,7 +141,8 @@ def assert_goes_on(heard):
     assert len([m for m in bins if m["seq"] >= first and m["gap"]]) >= gap["bins"] > 0
 
 
-def test_a_killed_process_goes_on_with_what_it_had_learned_and_seq_without_a_hole(victim):
+def test_a_killed_process_goes_on_with_what_it_had_learned_and_seq_without_a_hole(victim, source):
+    source.start -= 500.0  # what the next process is to know, too
     teach(victim)
     known = decoder(victim)
     with victim.client.stream(victim.name, topics=["predictions", "events"]) as stream:
@@ -150,6 +151,7 @@ def test_a_killed_process_goes_on_with_what_it_had_learned_and_seq_without_a_hol
     assert (event["cause"], event["exit_code"]) == ("signal", -signal.SIGKILL)
     assert 0 <= event["checkpoint_age_s"] < 5
     assert "SIGKILL" in event["detail"]
+    assert [m for m in heard if m.get("event") == "clock_step"] == []
     assert_goes_on(heard)
     now = decoder(victim)
     assert (now["learned"], now["digest"]) == (known["learned"], known["digest"])

@@ -56,10 +56,14 @@ class Chain:
         self.cutter.drop_partial()
         self.reset()
 
-    def rejoin(self, count: int, index: int, time: float) -> None:
-        """Go on with this sample where another process ended: after sample `index` - 1, which was of this time."""
+    def rejoin(self, count: int, index: int, time: float, shift: float, followed: float) -> None:
+        """Go on with this sample where another process ended: after sample `index` - 1, which was of this time.
+
+        shift, followed: by how much the sender's clock had been set, and how much of it liblsl's offset knew.
+        """
         self.ring.consumed = count
-        self.timeline.rejoin(count, time)
+        self.timeline.rejoin(count, time, shift)
+        self.clock.offset.followed = followed
         self.cutter.rejoin(index, time)
         self.reset()
 

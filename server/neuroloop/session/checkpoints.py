@@ -172,7 +172,7 @@ class Checkpoints:
         if not self._found["is_running"]:
             chain.cutter.rejoin(index, time)
             return False
-        chain.rejoin(start, index, time)
+        chain.rejoin(start, index, time, place.shift, place.followed)
         return True
 
     # Labels

@@ -36,15 +36,15 @@ class Offset:
     def __init__(self) -> None:
         self.now = 0.0
         self._measured = nan
-        self._followed = 0.0
+        self.followed = 0.0
 
     def update(self, measured: float, shift: float) -> float:
         """measured: by liblsl. shift: seconds that are taken from the timestamps; see `timeline`."""
         change = measured - self._measured
-        if abs(change) > FOLLOWED_S and abs(change + shift - self._followed) < FOLLOWED_S:
-            self._followed = shift
+        if abs(change) > FOLLOWED_S and abs(change + shift - self.followed) < FOLLOWED_S:
+            self.followed = shift
         self._measured = measured
-        self.now = measured + self._followed
+        self.now = measured + self.followed
         return self.now
 
 

@@ -38,16 +38,21 @@ SHADOWS_S = 1.0  # for all shadows to come to the question
 
 @dataclass(frozen=True)
 class Place:
-    """Where a bin ended. time: of its last sample, seconds of the sender's clock. index: of the sample after it."""
+    """Where a bin ended. time: of its last sample, seconds of the sender's clock. index: of the sample after it.
+
+    shift, followed: by how much the sender's clock had been set, and how much of it liblsl's offset knew.
+    """
 
     seq: int
     index: int
     time: float
+    shift: float = 0.0
+    followed: float = 0.0
 
 
 def place_of(chain: Chain, seq: int) -> Place:
     """The end of the last bin; seq: of the next one."""
-    return Place(seq, *chain.cutter.last_bin())
+    return Place(seq, *chain.cutter.last_bin(), chain.timeline.shift, chain.clock.offset.followed)
 
 
 @dataclass
@@ -79,7 +84,7 @@ class Snapshot:
             return
         place = place_of(chain, loop.seq)
         self.tree_so_far |= {
-            "place": {"seq": place.seq, "index": place.index, "time": place.time},
+            "place": asdict(place),
             "clock_offset": 0.0 if loop.inlet is None else loop.inlet.clock_offset,
             "pipeline": chain.pipeline.stream_state(),
         }

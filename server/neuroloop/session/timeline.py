@@ -273,11 +273,15 @@ class Timeline:
         """The stream was lost and is back with this sample: the distance to it is a hole, whatever the jitter."""
         self.state[RESUMED] = count + 1.0
 
-    def rejoin(self, count: int, time: float) -> None:
-        """The last sample was of this time, in another process; what lies between it and this sample is a hole."""
+    def rejoin(self, count: int, time: float, shift: float) -> None:
+        """The last sample was of this time, in another process; what lies between it and this sample is a hole.
+
+        shift: seconds that were taken from the timestamps.
+        """
         self.restart(count)
         self.state[STARTED] = 1.0
         self.state[RAW] = self.state[LINE] = time
+        self.state[SHIFT] = shift
         self.state[PERIOD], self.state[DEVIATION] = 1.0 / self._nominal_srate, FIRST_DEVIATION_S
         self.state[JITTER_LEFT] = float(self._mode == MODES["on"])
         self.resume(count)

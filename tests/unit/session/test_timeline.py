@@ -251,3 +251,12 @@ def test_a_stream_that_was_lost_and_comes_back_with_samples_it_had_sent_leaves_t
     timeline.follow(times, 2000)
     timeline.resume(2000)
     assert timeline.follow(times, len(times)) == (2120, [(2000, -20), (2020, 500)])
+
+
+def test_after_another_process_a_clock_that_was_set_stays_corrected_and_the_hole_is_a_hole():
+    times = 5000.0 + np.arange(3000) / RATE
+    buffer, timeline = times.copy(), Timeline(RATE, "auto")
+    timeline.rejoin(0, 4999.0 - 4000.0, shift=4000.0)
+    assert timeline.follow(buffer, len(buffer)) == (3000, [(0, 999)])
+    assert timeline.take_steps() == []
+    np.testing.assert_allclose(buffer, times - 4000.0)
