@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -43,6 +44,7 @@ from neuroloop_sources.faults.witness import Witness, final_status, witnessing
 SESSION, MODEL = "faulty", "uploaded"
 CLASSES = ["a", "b"]
 LABEL_S, VERSION_S = 0.5, 3.0
+SPARED_S = 10.0  # at the end: what a killed session misses is announced when its stream goes on
 
 
 @dataclass
@@ -119,13 +121,13 @@ def uploading(client: Client, features: int, acknowledged: dict[int, str]) -> Ca
     return upload
 
 
-def killing(server: int) -> Callable[[], None]:
-    """The first turn kills nothing: the session has just begun."""
-    turns = count()
+def killing(server: int, seconds: float) -> Callable[[], None]:
+    """The first turn kills nothing: the session has just begun. Nor does one after so long: the stream has to go on."""
+    turns, end = count(), time.monotonic() + seconds
 
     def kill() -> None:
         children = map(int, Path(f"/proc/{server}/task/{server}/children").read_text().split())
-        for child in children if next(turns) else ():
+        for child in children if next(turns) and time.monotonic() < end else ():
             if b"neuroloop.session" in Path(f"/proc/{child}/cmdline").read_bytes():
                 os.kill(child, signal.SIGKILL)
 
@@ -193,8 +195,8 @@ def measure(
         with ExitStack() as meanwhile:
             meanwhile.enter_context(repeating(labelling(client, labels), LABEL_S))
             meanwhile.enter_context(repeating(uploading(client, channels, versions), VERSION_S))
-            if kill_every_s is not None:
-                meanwhile.enter_context(repeating(killing(server.pid), kill_every_s))
+            if kill_every_s is not None and minutes is not None:
+                meanwhile.enter_context(repeating(killing(server.pid, 60 * minutes - SPARED_S), kill_every_s))
             output, _ = proxy.communicate()
         ended, concluded = [json.loads(line) for line in output.splitlines()[-2:]]
         status = final_status(client, SESSION, *witnesses)
