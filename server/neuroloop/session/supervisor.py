@@ -68,8 +68,7 @@ class SessionProcess:
 
     on_message: called in the event loop with the topic and the packed map of every result.
     on_failure: called once if the process ends by itself, and is not replaced. on_loss: called with the reason when it
-    was lost. on_restart: called when it is replaced.
-    launcher: starts the process; by default on this machine.
+    was lost. on_restart: called when it is replaced. launcher: starts the process; by default on this machine.
     run_folder: where it is recorded, so that a server after this one finds it; without one it ends with this process.
     outlive_s: how long it goes on without a server. recordings: the folder for its own.
     """
