@@ -35,7 +35,7 @@ def test_an_exchange_that_takes_some_bins_still_names_the_request_behind_it(star
     source = open_source(unique_name)
     source.wait_for_consumers()
     source.push(ones(200))
-    session.bins(10)
+    session.until(lambda: len(session.predictions("shadow")) == 10, "a shadow that keeps up: another is not promoted")
     session.ask("decoder_promote", name="other", request_id="promotion-1")
     assert session.event("decoder_swapped")["request_id"] == "promotion-1"
     session.answer("decoder_promote")
