@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -40,3 +41,16 @@ def serving(config: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
             yield process.stdout.readline().rpartition(" ")[2].strip(), process
         finally:
             process.terminate()
+
+
+@contextmanager
+def streaming(source: Callable[[threading.Event], None]) -> Iterator[None]:
+    """Run a source in a thread; it gets an event, and ends when that is set, with the block."""
+    stop = threading.Event()
+    thread = threading.Thread(target=source, args=(stop,), name="source")
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()

@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tests.processes import serving, wait_until, write_config
+from tests.processes import serving, streaming, wait_until, write_config
 
 from neuroloop.models.decoder_files import of, write
 from neuroloop.models.maxrate import MaxRate
@@ -78,20 +78,14 @@ class Outcome:
 @contextmanager
 def repeating(turn: Callable[[], None], pause_s: float) -> Iterator[None]:
     """Do this again and again in a thread, with a pause between two turns."""
-    stop = threading.Event()
 
-    def work() -> None:
+    def work(stop: threading.Event) -> None:
         while not stop.is_set():
             turn()
             stop.wait(pause_s)
 
-    thread = threading.Thread(target=work, name=turn.__qualname__)
-    thread.start()
-    try:
+    with streaming(work):
         yield
-    finally:
-        stop.set()
-        thread.join()
 
 
 def labelling(client: Client, acknowledged: list[tuple[Any, ...]]) -> Callable[[], None]:

@@ -26,7 +26,7 @@ import httpx
 import numpy as np
 import pylsl
 from tests.benchmarks.rivals import ALIASES, CHANNEL_COUNT, MODELS, Rival, Told, files
-from tests.processes import serving, wait_until, write_config
+from tests.processes import serving, streaming, wait_until, write_config
 
 from neuroloop_client import Client
 
@@ -65,22 +65,16 @@ class Outcome:
 def counts(name: str) -> Iterator[None]:
     """A stream of spike counts in real time."""
     outlet = pylsl.StreamOutlet(pylsl.StreamInfo(name, "Test", CHANNEL_COUNT, SRATE, pylsl.cf_float32, name))
-    stop = threading.Event()
 
-    def push() -> None:
+    def push(stop: threading.Event) -> None:
         sent, start, began = 0, pylsl.local_clock(), time.monotonic()
         samples = np.tile(np.array([0.1, 0.1, 0, 0], np.float32), (CHUNK, 1))
         while not stop.wait(max(0.0, began + sent / SRATE - time.monotonic())):
             sent += CHUNK
             outlet.push_chunk(samples, start + (sent - 1) / SRATE)
 
-    thread = threading.Thread(target=push, name="source")
-    thread.start()
-    try:
+    with streaming(push):
         yield
-    finally:
-        stop.set()
-        thread.join()
 
 
 @contextmanager

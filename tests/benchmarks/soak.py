@@ -22,21 +22,13 @@ import yaml
 from numpy.typing import NDArray
 from tests.benchmarks.latency import Case, configuration, first_line, processes, source
 from tests.benchmarks.subscribers import resident_mib, wait_for_bins
-from tests.benchmarks.swaps import files
+from tests.benchmarks.swaps import files, session_pid
 
 from neuroloop_client import Client
 
 WARM_BINS = 500
 PERCENTILES = (50.0, 99.0, 99.9)
 F64 = NDArray[np.float64]
-
-
-def session_of(api: int) -> int:
-    """The process of its only session."""
-    for child in Path(f"/proc/{api}/task/{api}/children").read_text().split():
-        if b"neuroloop.session" in Path(f"/proc/{child}/cmdline").read_bytes():
-            return int(child)
-    raise SystemExit("the session process has ended")
 
 
 def held(process: int) -> tuple[float, int, int]:
@@ -97,7 +89,7 @@ def measure(minutes: float, every_s: float, rate: float = 30_000.0) -> dict[str,
         with Client(url) as client:
             for load in files():
                 client.upload_model("bench", load["weights"])
-            watched, process = Watched(client), session_of(api.pid)
+            watched, process = Watched(client), session_pid(api.pid)
             began = time.monotonic()
             while (now := time.monotonic() - began) < 60 * minutes:
                 times.append(now)

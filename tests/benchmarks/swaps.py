@@ -3,8 +3,9 @@
 Source, session and this program, which is API and subscriber in one, are three processes. Stretches of swaps, one after
 the other between two decoders that differ, alternate with steady stretches as long, so that other work on the machine
 meets both alike. A bin's latency is the time from the arrival of its last sample to its answer (`latency_ms.process`).
-The floor of a swap in the loop is the exchange of a reference and, with state `carry`, the lessons that came while it
-was loaded; everything else is done beside the loop and costs it the interpreter's lock.
+The session keeps checkpoints, as under a server. The floor of a swap in the loop is the exchange of a reference and,
+with state `carry`, the lessons that came while it was loaded; everything else is done beside the loop and costs it the
+interpreter's lock.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import uuid
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ from numpy.typing import NDArray
 from neuroloop.config import LslSettings, parse_session
 from neuroloop.models.decoder_files import of, write
 from neuroloop.models.maxrate import MaxRate
+from neuroloop.session.adoption import RunFolder
 from neuroloop.session.supervisor import SessionProcess
 
 CHANNELS = 96
@@ -72,10 +75,9 @@ def resident_mb(pid: int) -> float:
     raise SystemExit(f"process {pid} has ended")
 
 
-def session_pid() -> int:
-    """Of the session process, a child of this one."""
-    pid = os.getpid()
-    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+def session_pid(parent: int) -> int:
+    """Of the only session process among the children of another."""
+    for child in Path(f"/proc/{parent}/task/{parent}/children").read_text().split():
         if b"neuroloop.session" in Path(f"/proc/{child}/cmdline").read_bytes():
             return int(child)
     raise SystemExit("the session process has ended")
@@ -84,12 +86,15 @@ def session_pid() -> int:
 class Run:
     """One session, its predictions, and the swaps asked of it."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, folder: Path) -> None:
+        """folder: for checkpoints, as a server has one."""
         self.bins: list[tuple[int, float]] = []
         self.receipts: list[dict[str, Any]] = []
         self.resident: list[float] = []
         self._loads = files()
-        self.process = SessionProcess(parse_session(session(name)), LslSettings(), self._take, self._fail)
+        self.process = SessionProcess(
+            parse_session(session(name)), LslSettings(), self._take, self._fail, run_folder=RunFolder(folder)
+        )
 
     def _take(self, topic: str, packed: bytes) -> None:
         if topic == "predictions":
@@ -105,15 +110,15 @@ class Run:
             await asyncio.sleep(0.1)
 
     async def swap(self, count: int) -> None:
-        pid = session_pid()
+        pid = session_pid(os.getpid())
         for number in range(len(self.receipts), len(self.receipts) + count):
             asked = self._loads[number % 2] | {"state": STATES[number % len(STATES)]}
             self.receipts.append(await self.process.command("decoder_load", timeout=60, **asked))
             self.resident.append(resident_mb(pid))
 
 
-async def measure(name: str, swaps: int) -> dict[str, Any]:
-    run = Run(name)
+async def measure(name: str, swaps: int, folder: Path) -> dict[str, Any]:
+    run = Run(name, folder)
     await run.process.start()
     await run.process.ready.wait()
     simulate = ["neuroloop_sources", "simulate", "--name", name, "--source-id", name, "--channel-count", str(CHANNELS)]
@@ -164,4 +169,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks swaps", description=__doc__)
     parser.add_argument("--swaps", type=int, default=1000)
     options = parser.parse_args(sys.argv[2:])
-    print(json.dumps(asyncio.run(measure(f"bench-{uuid.uuid4().hex[:8]}", options.swaps)), indent=1))
+    with tempfile.TemporaryDirectory() as folder:
+        row = asyncio.run(measure(f"bench-{uuid.uuid4().hex[:8]}", options.swaps, Path(folder)))
+    print(json.dumps(row, indent=1))

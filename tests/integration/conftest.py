@@ -5,10 +5,8 @@ import os
 import subprocess
 import sys
 import textwrap
-import threading
 import time
 from collections import defaultdict
-from contextlib import contextmanager
 
 import msgpack
 import numpy as np
@@ -41,19 +39,6 @@ def with_broken_decoder(folder, body):
     (package / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1\n")
     (package / "entry_points.txt").write_text("[neuroloop.models]\nbroken = broken:Broken\n")
     return {"PYTHONPATH": os.pathsep.join(part for part in (str(folder), os.environ.get("PYTHONPATH")) if part)}
-
-
-@contextmanager
-def streaming(source):
-    """Run a source in a thread; it ends with the block."""
-    stop = threading.Event()
-    thread = threading.Thread(target=source, args=(stop,))
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
 
 
 class Refused(Exception):

@@ -8,8 +8,8 @@ import threading
 import numpy as np
 import pytest
 import yaml
-from tests.integration.conftest import COUNTS, ones, streaming
-from tests.processes import serving, wait_until, write_config
+from tests.integration.conftest import COUNTS, ones
+from tests.processes import serving, streaming, wait_until, write_config
 
 from neuroloop.models import decoder_files
 from neuroloop.models.maxrate import MaxRate

@@ -10,8 +10,8 @@ import httpx
 import numpy as np
 import pytest
 from tests import processes
-from tests.integration.conftest import ALL, COUNTS, streaming
-from tests.processes import wait_until
+from tests.integration.conftest import ALL, COUNTS
+from tests.processes import streaming, wait_until
 
 from neuroloop.training.job import load
 from neuroloop_sources import SimulatorSettings, run

@@ -7,9 +7,9 @@ import time
 
 import numpy as np
 import pytest
-from tests.integration.conftest import streaming
 from tests.integration.models import LEFT, RIGHT, loading
 from tests.integration.test_continuous import TARGETS, kalman
+from tests.processes import streaming
 
 from neuroloop.models import decoder_files
 from neuroloop.training.process import fit

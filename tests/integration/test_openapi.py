@@ -7,8 +7,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from tests.integration.conftest import COUNTS, ones, streaming
-from tests.processes import serving, wait_until, write_config
+from tests.integration.conftest import COUNTS, ones
+from tests.processes import serving, streaming, wait_until, write_config
 
 SETTINGS = Path(__file__).with_name("schemathesis.toml")
 SRATE = 250.0

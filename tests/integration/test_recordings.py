@@ -8,7 +8,7 @@ import msgpack
 import numpy as np
 import pytest
 import yaml
-from tests.integration.conftest import streaming
+from tests.processes import streaming
 
 from neuroloop.configs import example
 from neuroloop_sources import CLASSES, SimulatorSettings, chain, outlets, play, run

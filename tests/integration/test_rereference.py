@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from tests.integration.conftest import ALL, streaming
+from tests.integration.conftest import ALL
+from tests.processes import streaming
 
 from neuroloop_sources import SimulatorSettings, run
 

@@ -13,7 +13,7 @@ from math import ceil
 import numpy as np
 import pytest
 from tests.fit_data import read_runs, request
-from tests.integration.conftest import streaming
+from tests.processes import streaming
 
 from neuroloop.training.process import fit
 from neuroloop_sources import chain, play
