@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from tests.benchmarks.latency import Case, configuration, first_line, processes, source
 from tests.benchmarks.subscribers import resident_mib, wait_for_bins
 from tests.benchmarks.swaps import files, session_pid
+from tests.processes import wait_until
 
 from neuroloop_client import Client
 
@@ -90,17 +91,20 @@ def measure(minutes: float, every_s: float, rate: float = 30_000.0) -> dict[str,
             for load in files():
                 client.upload_model("bench", load["weights"])
             watched, process = Watched(client), session_pid(api.pid)
-            began = time.monotonic()
-            while (now := time.monotonic() - began) < 60 * minutes:
-                times.append(now)
-                seen["api"].append(held(api.pid))
-                seen["session"].append(held(process))
-                client.label("bench", "ab"[len(times) % 2])
-                if len(times) % 6 == 0:
-                    client.put_decoder("bench", "bench", version=1 + len(times) // 6 % 2)
-                time.sleep(max(0.0, every_s * len(times) - (time.monotonic() - began)))
-            status = client.status("bench")
-            watched.end()
+            try:
+                wait_until(lambda: len(watched.seqs) > WARM_BINS, "bins that can be labelled")
+                began = time.monotonic()
+                while (now := time.monotonic() - began) < 60 * minutes:
+                    times.append(now)
+                    seen["api"].append(held(api.pid))
+                    seen["session"].append(held(process))
+                    client.label("bench", "ab"[len(times) % 2])
+                    if len(times) % 6 == 0:
+                        client.put_decoder("bench", "bench", version=1 + len(times) // 6 % 2)
+                    time.sleep(max(0.0, every_s * len(times) - (time.monotonic() - began)))
+                status = client.status("bench")
+            finally:
+                watched.end()
     return row(times, seen, watched, status)
 
 
