@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -30,6 +31,7 @@ TOGETHER_S = 0.002  # of samples that are passed on at once, at least
 WHOLE_TOLERANCE = 0.01
 WAIT_S = 0.1
 CALM_S = 2.5  # after the last fault: whoever counts once a second has told everything by then
+FAREWELL_S = 0.5  # an outlet that ends drops what its own thread has not sent yet, and does not say when it has
 
 Said = dict[str, Any]
 
@@ -174,6 +176,7 @@ def run(
             outlet.wait_for_consumers(stop)
             source.let_go()
         _pass_on(source, line, outlet, stop, seconds, tell)
+        time.sleep(FAREWELL_S)
     finally:
         source.close()
         outlet.close()
