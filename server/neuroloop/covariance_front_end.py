@@ -58,6 +58,9 @@ class CovarianceFrontEnd:
         self._covariance.take(self._per_sample, self._values)
         return self._values
 
+    def accumulate(self) -> None:
+        """Nothing is left to do."""
+
     def scale(self, factor: F64) -> None:
         """Nothing here depends on a rereference."""
 

@@ -107,8 +107,6 @@ class WeightExchange(Protocol):
 
     def new_covariance(self) -> Any: ...
 
-    def accumulate(self) -> None: ...
-
 
 class FrontEnd(Protocol):
     """Samples in, features out."""
@@ -130,6 +128,9 @@ class FrontEnd(Protocol):
 
     def finish_bin(self) -> F32:
         """The features of the bin that the last block completed, (features,); valid until the next call."""
+
+    def accumulate(self) -> None:
+        """Do what the features of the last block did not need; to be called before the next block."""
 
     @property
     def calibrated(self) -> bool:
@@ -197,6 +198,11 @@ class Broadband:
         self._spikes[:] = 0
         return self._values
 
+    def accumulate(self) -> None:
+        if self.rereference is not None:
+            self.rereference.accumulate()
+        self._chain.crossings.conclude_calibration()
+
     @property
     def calibrated(self) -> bool:
         return self._chain.crossings.calibrated
@@ -258,6 +264,9 @@ class Counts:
         self._sum[:] = 0
         return self._values
 
+    def accumulate(self) -> None:
+        """Nothing is left to do."""
+
     def scale(self, factor: F64) -> None:
         """Nothing here depends on the rereference."""
 
@@ -316,6 +325,10 @@ class Bandpower:
         values = scale_power(self._sum * self._per_sample, self._scale).reshape(-1)
         self._sum[:] = 0
         return values
+
+    def accumulate(self) -> None:
+        if self.rereference is not None:
+            self.rereference.accumulate()
 
     def scale(self, factor: F64) -> None:
         """Power follows the new amplitude by itself."""

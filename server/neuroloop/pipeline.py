@@ -66,8 +66,7 @@ class Pipeline:
 
     def accumulate(self) -> None:
         """Do what the answer to the last block did not need; to be called after it, before the next block."""
-        if self.front_end.rereference is not None:
-            self.front_end.rereference.accumulate()
+        self.front_end.accumulate()
 
     def finish_bin(self) -> Bin:
         """The bin that the last block completed. Bins that cannot be trusted stay out of the rate window."""

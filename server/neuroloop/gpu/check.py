@@ -43,8 +43,7 @@ def compare(theirs: TorchBroadband, ours: Broadband, session: SessionSettings, n
         block[random.random((n, count)) < 1e-3] -= 200
         for front_end, total in zip(front_ends, spikes, strict=True):
             front_end.step(block.astype(np.float32), True)
-            if front_end.rereference is not None:
-                front_end.rereference.accumulate()
+            front_end.accumulate()
             if number % (per_bin // n) == 0:
                 total += front_end.finish_bin()
     difference = float(np.abs(spikes[0] - spikes[1]).sum() / max(spikes[1].sum(), 1.0))

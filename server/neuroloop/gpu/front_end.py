@@ -103,6 +103,10 @@ class TorchBroadband:
         np.multiply(self.chain.finish_bin(), self._per_second, out=self._values)
         return self._values
 
+    def accumulate(self) -> None:
+        if self.rereference is not None:
+            self.rereference.accumulate()
+
     @property
     def gpu_memory_bytes(self) -> int:
         """Bytes on the device and pinned for it; 0 where PyTorch runs on the CPU."""

@@ -154,6 +154,7 @@ class SpikeChain:
         block, usable = self._usable(np.ascontiguousarray(block))
         learn = learn and usable
         self._statistics = self._filtered = None
+        self.crossings.conclude_calibration()
         if self._has_tiles and self.crossings.calibrated and self.rereference.prepared.dense is None:
             return self._in_tiles(block, learn)
         filtered = self.filter(block)

@@ -165,6 +165,7 @@ class ThresholdCrossings:
     @property
     def sigma(self) -> F64:
         """Noise of each channel, (channels,), in the unit of the samples; 0 before the calibration is over."""
+        self.conclude_calibration()
         return self._sigma.copy()
 
     @property
@@ -186,6 +187,7 @@ class ThresholdCrossings:
     def __call__(self, block: F32) -> F32:
         """Spikes of each channel in this block, (channels,) float32; valid until the next call."""
         self.counts[:] = 0
+        self.conclude_calibration()
         block = np.ascontiguousarray(block)
         start = 0 if self.calibrated else self._calibrate(block)
         if start < len(block):
@@ -201,7 +203,10 @@ class ThresholdCrossings:
         )  # fmt: skip
 
     def _calibrate(self, block: F32) -> int:
-        """Keep samples for the calibration; returns how many samples of the block belong to it."""
+        """Keep samples for the calibration; returns how many samples of the block belong to it.
+
+        What they say waits where nothing of the block is left to be counted: 1 ms for 96 channels.
+        """
         if self._first is None:
             self._first = self._empty_calibration()
         used = min(len(block), self._calibration - self._seen)
@@ -209,15 +214,21 @@ class ThresholdCrossings:
         filled = self._retained
         np.abs(kept.T, out=self._first[:, filled : filled + len(kept)])
         self._seen += used
-        if self.calibrated:
-            middle = self._first.shape[1] // 2
-            self._first.partition(middle, axis=1)  # numpy's median takes ten times as long
-            self._sigma[:] = self._first[:, middle] / MEDIAN_OF_GAUSSIAN
-            alive = self._sigma[self._sigma > 0]
-            self._floor = DEAD_BELOW * float(np.median(alive)) if len(alive) else 0.0
-            self._first = None
-            self._set_thresholds()
+        if used < len(block):
+            self.conclude_calibration()
         return used
+
+    def conclude_calibration(self) -> None:
+        """Take sigma from the calibration, if it is over and nobody has; the next block does it where nobody does."""
+        if self._first is None or not self.calibrated:
+            return
+        middle = self._first.shape[1] // 2
+        self._first.partition(middle, axis=1)  # numpy's median takes ten times as long
+        self._sigma[:] = self._first[:, middle] / MEDIAN_OF_GAUSSIAN
+        alive = self._sigma[self._sigma > 0]
+        self._floor = DEAD_BELOW * float(np.median(alive)) if len(alive) else 0.0
+        self._first = None
+        self._set_thresholds()
 
     @property
     def _retained(self) -> int:

@@ -70,6 +70,27 @@ def test_nothing_is_counted_before_the_calibration_is_over():
     assert stage.calibrated
 
 
+@pytest.mark.parametrize("between", [lambda stage: None, lambda stage: stage.conclude_calibration()])
+def test_a_calibration_that_ends_with_a_block_is_concluded_after_it(between):
+    data, whole, cut = noise(1200), detector(calibration_s=0.02), detector(calibration_s=0.02)
+    total = whole(data).copy()
+    assert not cut(data[:600]).any()
+    assert cut.calibrated
+    assert "first" in cut.state_dict()
+    between(cut)
+    assert cut(data[600:]).tolist() == total.tolist()
+    assert cut.sigma.tolist() == whole.sigma.tolist()
+    assert "first" not in cut.state_dict()
+
+
+def test_a_calibration_that_waits_to_be_concluded_survives_being_kept():
+    data, stage, other = noise(1200), detector(calibration_s=0.02), detector(calibration_s=0.02)
+    stage(data[:600])
+    other.load_state_dict(stage.state_dict())
+    assert other(data[600:]).tolist() == stage(data[600:]).tolist()
+    assert other.sigma.tolist() == stage.sigma.tolist() != [0.0] * len(other.sigma)
+
+
 @given(st.lists(st.integers(0, 2500), max_size=8))
 @settings(max_examples=25, deadline=None)
 def test_spikes_do_not_depend_to_the_bit_on_how_samples_were_cut(cuts):
