@@ -3,9 +3,9 @@
 Timestamps are taken here by the offset that liblsl measures every few seconds. Where the sender's whole machine had its
 clock set, that offset follows after a while what `timeline` has corrected at once; `Offset` then counts it once only.
 
-*Drift* is the slope of timestamps against arrivals, by the least delayed bin of each second, which a busy network does
-not touch; *rate* that of timestamps against the number of samples at the nominal rate. Both are told, neither is
-corrected: a slope of arrivals may also be data that come later and later, and an age must not hide that.
+*Drift* is the median slope of timestamps against arrivals, by the least delayed bin of each second, which a busy
+network does not touch; *rate* that of timestamps against the number of samples at the nominal rate. Both are told,
+neither is corrected: a slope of arrivals may also be data that come later and later, and an age must not hide that.
 """
 
 from __future__ import annotations
@@ -138,6 +138,12 @@ def step_event(step: Step, shift: float) -> tuple[Literal["clock_step"], str, di
 
 
 def _excess_ppm(values: np.ndarray[Any, Any], along: np.ndarray[Any, Any]) -> float:
-    """How much faster one grows than the other, in parts per million."""
-    x, y = along - along.mean(), (values - along) - (values - along).mean()
-    return float(1e6 * (x @ y) / (x @ x))
+    """How much faster one grows than the other, in parts per million.
+
+    The median slope of all pairs (Theil and Sen): one second that came late, as a stream's first may, does not tilt it.
+    """
+    excess = values - along
+    first, second = np.triu_indices(len(along), 1)
+    apart = along[second] - along[first]
+    rises = (excess[second] - excess[first])[apart != 0]
+    return float(1e6 * np.median(rises / apart[apart != 0]))

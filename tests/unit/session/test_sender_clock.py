@@ -30,6 +30,12 @@ def test_a_sender_that_keeps_time_is_told_nothing_of_whatever_the_network_does_t
     assert abs(clock.rate_ppm) < 50
 
 
+@pytest.mark.parametrize("late_s", [0.15, 0.5])
+def test_a_stream_whose_first_seconds_come_late_does_not_drift(late_s):
+    clock, late = SenderClock(1000.0), iter([late_s] * 60 + [late_s / 2] * 40)
+    assert stream(clock, 90, delay=lambda rng: next(late, 0.001)) == []
+
+
 @pytest.mark.parametrize("drift", [0.01, -0.01, 0.001, -0.0005])
 def test_a_clock_that_drifts_is_told_once_with_its_size(drift):
     clock = SenderClock(1000.0)
