@@ -75,9 +75,9 @@ class Watched:
         self._live.close()
 
 
-def measure(minutes: float, every_s: float, rate: float = 30_000.0) -> dict[str, Any]:
+def measure(minutes: float, every_s: float, warm_bins: int = WARM_BINS) -> dict[str, Any]:
     """One row of figures."""
-    name, case = f"bench-{uuid.uuid4().hex[:8]}", Case(96, rate, 30, 60 * minutes + 600)
+    name, case = f"bench-{uuid.uuid4().hex[:8]}", Case(96, 30_000, 30, 60 * minutes + 600)
     times: list[float] = []
     seen: dict[str, list[tuple[float, int, int]]] = {"api": [], "session": []}
     with tempfile.TemporaryDirectory() as folder, processes() as start:
@@ -92,7 +92,7 @@ def measure(minutes: float, every_s: float, rate: float = 30_000.0) -> dict[str,
                 client.upload_model("bench", load["weights"])
             watched, process = Watched(client), session_pid(api.pid)
             try:
-                wait_until(lambda: len(watched.seqs) > WARM_BINS, "bins that can be labelled")
+                wait_until(lambda: len(watched.seqs) > warm_bins, "bins that can be labelled")
                 began = time.monotonic()
                 while (now := time.monotonic() - began) < 60 * minutes:
                     times.append(now)
@@ -105,13 +105,17 @@ def measure(minutes: float, every_s: float, rate: float = 30_000.0) -> dict[str,
                 status = client.status("bench")
             finally:
                 watched.end()
-    return row(times, seen, watched, status)
+    return row(times, seen, watched, status, warm_bins)
 
 
 def row(
-    times: list[float], seen: dict[str, list[tuple[float, int, int]]], watched: Watched, status: dict[str, Any]
+    times: list[float],
+    seen: dict[str, list[tuple[float, int, int]]],
+    watched: Watched,
+    status: dict[str, Any],
+    warm_bins: int,
 ) -> dict[str, Any]:
-    latencies = np.array(watched.latencies[WARM_BINS:])
+    latencies = np.array(watched.latencies[warm_bins:])
     sixth = len(latencies) // 6
     told: dict[str, Any] = {
         "bins": len(watched.seqs),
