@@ -155,7 +155,9 @@ def test_a_killed_process_goes_on_with_what_it_had_learned_and_seq_without_a_hol
     assert_goes_on(heard)
     now = decoder(victim)
     assert (now["learned"], now["digest"]) == (known["learned"], known["digest"])
-    assert victim.client.status(victim.name)["labels"]["learned"] == 2
+    status = victim.client.status(victim.name)
+    assert status["labels"]["learned"] == 2
+    assert status["bins"] == status["seq"] > event["first_seq"]
 
 
 def test_a_process_that_hangs_is_ended_and_replaced(victim):

@@ -30,9 +30,10 @@ NO_BINS: NDArray[np.int64] = np.zeros(0, np.int64)  # answers to these were judg
 
 
 def restore_loop(loop: Loop, tree: Tree) -> None:
-    """Before it runs. What is counted goes on."""
+    """Before it runs. What is counted goes on; the bins after the checkpoint are counted by what their answers say."""
     for name, count in tree["tally"].items():
         setattr(loop.health.tally, name, count)
+    loop.health.tally.bins += loop.seq - tree["seq"]
     labels = tree["labels"]
     loop.labels.learned, loop.labels.refused = labels["learned"], labels["refused"]
     loop.labels.waiting = [Label(*label) for label in labels["pending"]]
