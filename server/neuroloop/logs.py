@@ -28,6 +28,6 @@ def configure_log(level: str) -> None:
     )
 
 
-def current_request() -> str | None:
-    """The id of the request that this task serves, if it serves one."""
-    return get_contextvars().get(REQUEST_ID)
+def current_request() -> dict[str, str]:
+    """The id of the request that this task serves, by its name, if it serves one."""
+    return {key: value for key, value in get_contextvars().items() if key == REQUEST_ID}

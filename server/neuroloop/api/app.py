@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import Depends, FastAPI
 
-from neuroloop import __version__, notify
+from neuroloop import __version__, notify, tracing
 from neuroloop.api import (
     audit,
     decoders,
@@ -96,6 +96,7 @@ def create_app(
             await jobs.close()
             await live.close()
             requests.close()
+            await asyncio.to_thread(end_traces)
 
     app = FastAPI(title="neuroloop", version=__version__, lifespan=lifespan, responses={"default": errors.DESCRIPTION})
     errors.install(app)
@@ -126,4 +127,5 @@ def create_app(
     app.add_middleware(Access, tokens=TokenFile(settings.folder), required=not is_local)
     app.add_middleware(Guard, host_names=settings.host_names if is_local or settings.host_names else None)
     app.add_middleware(Audit, audit=requests)  # the outermost: it sees what the others refuse
+    end_traces = tracing.install(app)
     return app

@@ -20,9 +20,10 @@ from typing import Any, Literal
 import msgpack
 import zmq
 
+from neuroloop import tracing
 from neuroloop.config import LslSettings, SessionSettings
 from neuroloop.errors import Conflict, Deleted, NeuroloopError, Unavailable
-from neuroloop.logs import REQUEST_ID, current_request
+from neuroloop.logs import current_request
 from neuroloop.server_config import SupervisionSettings
 from neuroloop.session.adoption import AdoptedProcess, Record, RunFolder, started
 from neuroloop.session.curve import identify
@@ -196,9 +197,8 @@ class SessionProcess:
             raise Conflict(f"session {self.name!r} is {self.state}; try again when /readyz says so")
         if self._overseer is not None and name in COMPILING:
             self._overseer.be_patient(timeout)
-        message = {"command": name, **arguments}
-        request_id = current_request()
-        return await self._request(message if request_id is None else message | {REQUEST_ID: request_id}, timeout)
+        with tracing.command(self.name, name):
+            return await self._request({"command": name, **arguments, **current_request()}, timeout)
 
     async def stop(self, grace: float = 5.0) -> None:
         """End the process: ask if it listens, after `grace` seconds terminate, after two more kill."""
