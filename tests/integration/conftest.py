@@ -48,7 +48,8 @@ class Refused(Exception):
 class RunningSession:
     """A session process, driven over ZeroMQ as the API drives it."""
 
-    def __init__(self, settings, folder, environment):
+    def __init__(self, settings, folder, environment, given):
+        """given: what the process is told beside the settings, as `checkpoint` and `goes_on`."""
         self.settings = parse_session(settings)
         self.messages = defaultdict(list)
         self._log = (folder / "session.log").open("w+")
@@ -69,8 +70,8 @@ class RunningSession:
         self._commands = self._context.socket(zmq.DEALER)
         self._commands.connect(endpoints["commands"])
         self.recordings = folder / "recordings"
-        given = {"session": self.settings.model_dump(mode="json"), "lsl": {}, "recordings": str(self.recordings)}
-        self.process.stdin.write(json.dumps(given) + "\n")
+        told = {"session": self.settings.model_dump(mode="json"), "lsl": {}, "recordings": str(self.recordings)}
+        self.process.stdin.write(json.dumps(told | given) + "\n")
         self.process.stdin.flush()
         self.command("status")
 
@@ -151,8 +152,9 @@ def start_session(tmp_path_factory):
     """A function that starts a session process; all are ended with the test."""
     running, expected = [], []
 
-    def start(environment=None, exit_code=0, **settings):
-        running.append(RunningSession(settings, tmp_path_factory.mktemp("session"), environment or {}))
+    def start(environment=None, exit_code=0, given=None, **settings):
+        folder = tmp_path_factory.mktemp("session")
+        running.append(RunningSession(settings, folder, environment or {}, given or {}))
         expected.append(exit_code)
         return running[-1]
 

@@ -147,30 +147,48 @@ def rhythm(seconds, hertz, microvolts, channels=8, seed=0):
     return (np.random.default_rng(seed).normal(0, 5, (samples, channels)) + wave).astype(np.float32)
 
 
-def test_a_headset_session_that_was_killed_is_replayed_with_its_markers_and_its_shadow(
-    start_session, open_source, unique_name
+def test_a_headset_session_that_was_killed_is_replayed_and_so_is_the_one_that_goes_on_in_its_place(
+    start_session, open_source, unique_name, tmp_path
 ):
     settings = load(example("headset")).sessions[0].model_dump(mode="json")
     settings |= {"name": unique_name, "stream": {"name": unique_name}, "recording": RECORDING}
     settings["markers"][0]["stream"] = {"name": f"{unique_name}-m"}
-    session = start_session(exit_code=-signal.SIGKILL, **settings)
+    kept = {"checkpoint": str(tmp_path / "kept")}
+    session = start_session(exit_code=-signal.SIGKILL, given=kept, **settings)
     cues = pylsl.StreamOutlet(
         pylsl.StreamInfo(f"{unique_name}-m", "Markers", 1, 0.0, pylsl.cf_string, f"{unique_name}-m")
     )
     source = open_source(unique_name, channel_count=8, nominal_srate=SRATE)
     source.wait_for_consumers()
     assert cues.wait_for_consumers(60)
-    send_live(session, source, rhythm(1.0, 10, 5), speed=4)
-    for count, (cue, microvolts) in enumerate([("eyes-open", 5), ("eyes-closed", 40)], 1):
+
+    def cue(session, cue, microvolts, count, seed):
         cues.push_sample([cue], source.start + source.sent / SRATE)
-        send_live(session, source, rhythm(3.0, 10, microvolts, seed=count), speed=4)
+        send_live(session, source, rhythm(3.0, 10, microvolts, seed=seed), speed=4)
         session.event("label_learned", count)
+
+    send_live(session, source, rhythm(1.0, 10, 5), speed=4)
+    cue(session, "eyes-open", 5, 1, seed=1)
+    cue(session, "eyes-closed", 40, 2, seed=2)
     send_live(session, source, rhythm(3.0, 10, 5, seed=3), speed=4)
     kill(session, predictions=2 * 95)
     session.receive()
     assert {p["label"] for p in session.predictions()} == {None, "open", "closed"}
     assert session.predictions("shadow")
     checked(path_of(session), 2 * 95)
+    seq = session.predictions()[-1]["seq"] + 1
+    again = start_session(given=kept | {"goes_on": True, "seq": seq}, **settings)
+    again.event("stream_connected", 2)
+    source.wait_for_consumers()
+    send_live(again, source, rhythm(2.0, 10, 5, seed=4), missing=500, speed=4)
+    cue(again, "eyes-closed", 40, 1, seed=5)
+    bins = again.predictions()
+    assert again.events("session_restored")
+    assert (bins[0]["seq"], bins[0]["gap"]) == (seq, True)
+    assert bins[0]["model"]["learned"] == 2
+    assert "closed" in {p["label"] for p in bins}
+    again.command("recording_stop")
+    checked(path_of(again), len(bins))
 
 
 def test_a_recording_that_was_changed_is_told_with_bin_and_stage(broadband, source, tmp_path):

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from neuroloop.errors import ModelError, StreamError
 from neuroloop.recording.recorded import Note, RecordedSession, RingSamples
 from neuroloop.recording.replay_journal import ReplayJournal
 from neuroloop.session.chain import Chain, make_chain
+from neuroloop.session.checkpoint import unpack
 from neuroloop.session.commands import HANDLERS
 from neuroloop.session.decoders import handover
 from neuroloop.session.inbox import Call, Command, Found, Inbox, MarkerLabel
@@ -115,7 +117,8 @@ class Replay:
         settings: SessionSettings | None = None,
         prepare: Callable[[Chain], None] = lambda chain: None,
     ) -> None:
-        if not recorded.begun["is_fresh"]:
+        checkpoint = recorded.begun.get("checkpoint")
+        if checkpoint is None and not recorded.begun["is_fresh"]:
             raise ModelError(
                 "replay: the recording began while the session was running, so what it had learned by then is not in "
                 "it; record from the session's start (recording.automatic)"
@@ -137,6 +140,8 @@ class Replay:
             make_inlet=_Inlet,
             clock=lambda: self._now,
         )
+        if checkpoint is not None:
+            self.loop.checkpoints.go_on(unpack(checkpoint["content"]), checkpoint["labels"])
 
     def run(self, speed: float | None = None) -> None:
         """Until the last sample. speed: times real time; None: as fast as it goes. Raises ModelError."""
@@ -261,7 +266,8 @@ class Replay:
         assert loop.inlet is not None
         if note["is_new"]:
             description = from_plain(note["description"])
-            chain = make_chain(self._session, description, np.dtype(note["dtype"]))
+            make = partial(make_chain, self._session, description, np.dtype(note["dtype"]))
+            chain = loop.checkpoints.chain(make)
             self._prepare(chain)
             if self._source is not None:
                 self._source.close()

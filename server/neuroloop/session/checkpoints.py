@@ -69,6 +69,7 @@ class Checkpoints:
         self._written: list[Done] = []  # them
         self._waiting: list[Done] = []
         self._found: Tree | None = None
+        self._records: list[label_log.Record] = []
         self._lessons: list[Taught] = []
         self._is_given = False
         self._given: tuple[Chain, Place] | None = None
@@ -95,6 +96,12 @@ class Checkpoints:
         """Whether the session began with a checkpoint."""
         return self._found is not None
 
+    def found(self) -> dict[str, Any] | None:
+        """What it began with, for a recording: the checkpoint as a file, and the labels that came after it."""
+        if self._found is None:
+            return None
+        return {"content": b"".join(checkpoint.pack(self._found)), "labels": self._records}
+
     @property
     def _description(self) -> StreamDescription | None:
         """The stream that the checkpoint is of, until it is found."""
@@ -118,13 +125,8 @@ class Checkpoints:
             self._loop.event("checkpoint_missing", "there is no checkpoint; decoders and weights start anew")
             return 0, []
         records = label_log.read(_log_of(path), tree["labels_number"])
-        try:
-            restore_loop(self._loop, tree)
-            self._lessons = replay_labels(self._loop, records)
-        except (ModelError, KeyError, TypeError, ValueError) as error:
-            self._refuse(f"checkpoint: does not fit the session: {error}")
+        if not self.go_on(tree, records):
             return 0, []
-        self._found = tree
         self._loop.event(
             "session_restored",
             f"from the checkpoint at bin {tree['seq']}, with {len(self._lessons)} labels that came after it",
@@ -133,6 +135,17 @@ class Checkpoints:
             labels=len(self._lessons),
         )
         return (records[-1]["number"] if records else int(tree["labels_number"])), records
+
+    def go_on(self, tree: Tree, records: list[label_log.Record]) -> bool:
+        """Begin with what is known, and with what became of labels after it; returns whether it fits the session."""
+        try:
+            restore_loop(self._loop, tree)
+            self._lessons = replay_labels(self._loop, records)
+        except (ModelError, KeyError, TypeError, ValueError) as error:
+            self._refuse(f"checkpoint: does not fit the session: {error}")
+            return False
+        self._found, self._records = tree, records
+        return True
 
     def _refuse(self, why: str) -> None:
         self._found, self._lessons = None, []

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import suppress
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -121,6 +122,7 @@ class Recordings:
             settings=loop.session.model_dump(mode="json"),
             is_running=is_running,
             is_fresh=loop.chain is None and not loop.checkpoints.goes_on,
+            checkpoint=loop.checkpoints.found() if loop.chain is None else None,
             decoders=None if loop.chain is None else loop.chain.decoders.describe(),
         )
         if loop.chain is not None and loop.chain.rereferencing is not None:
@@ -187,7 +189,8 @@ def _pass_on(done: Future[Any], reply: Future[Any]) -> None:
 
 def _payload_bytes(note: Note) -> int:
     """Of the weights in it."""
-    held = [*note.values(), *note.get("arguments", {}).values()]
+    within = (value.values() for value in note.values() if isinstance(value, dict))
+    held = [*note.values(), *chain.from_iterable(within)]
     return sum(len(value) if isinstance(value, bytes) else int(getattr(value, "nbytes", 0)) for value in held)
 
 
