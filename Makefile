@@ -21,8 +21,9 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy server/neuroloop clients/python/neuroloop_client clients/lsl/neuroloop_sources
 
-# Compiled kernels are kept; made ahead, no two tests compile the same ones.
+# Compiled kernels and bytecode are kept; made ahead, no two tests, and no two processes of theirs, compile the same ones.
 compile: setup
+	@$(BIN)/python -m compileall -q server clients
 	@$(BIN)/neuroloop compile
 
 test: setup

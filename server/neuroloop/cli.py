@@ -12,6 +12,7 @@ import typer
 from neuroloop import (
     encoder_commands,
     fit_commands,
+    importing,
     model_commands,
     recording_commands,
     registry_commands,
@@ -58,8 +59,9 @@ def serve(
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
 ) -> None:
     """Run the sessions of a configuration, and serve them over HTTP and WebSocket."""
-    from neuroloop.api.server import serve as run
-    from neuroloop.server_config import load, parse
+    with importing.for_good():
+        from neuroloop.api.server import serve as run
+        from neuroloop.server_config import load, parse
 
     with one_line_errors():
         given: dict[str, Any] = {"host": host, "port": port, "log_level": log_level}

@@ -18,7 +18,10 @@ if __name__ == "__main__":  # who replaces a session that ended is waited for: t
 
     run_at(Level.SESSION)
 
-from neuroloop.session.process import main  # noqa: E402
+from neuroloop import importing  # noqa: E402
+
+with importing.for_good():
+    from neuroloop.session.process import main
 
 if __name__ == "__main__":
     main()

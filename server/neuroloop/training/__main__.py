@@ -5,6 +5,7 @@ python -m neuroloop.training [--only INDEX] [--meet HOST:PORT --rank RANK --of C
 
 from __future__ import annotations
 
+import gc
 import os
 
 NICENESS = 10
@@ -18,7 +19,10 @@ import argparse  # noqa: E402
 import sys  # noqa: E402
 from pathlib import Path  # noqa: E402
 
-from neuroloop.training.process import Shared, main  # noqa: E402
+from neuroloop import importing  # noqa: E402
+
+with importing.for_good():
+    from neuroloop.training.process import Shared, main
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m neuroloop.training", description="Fit the job of a folder.")
@@ -29,4 +33,6 @@ if __name__ == "__main__":
     parser.add_argument("folder", type=Path)
     options = parser.parse_args()
     shared = None if options.meet is None else Shared(options.rank, options.of, options.meet)
-    sys.exit(main(options.folder, options.only, shared))
+    code = main(options.folder, options.only, shared)
+    gc.freeze()  # nothing is to be looked through once more before the process ends
+    sys.exit(code)

@@ -15,12 +15,14 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from neuroloop import __version__
+from neuroloop import __version__, importing
 from neuroloop.errors import ModelError, NeuroloopError
 from neuroloop.models.continuous_settings import CONTINUOUS
 from neuroloop.models.fitted_settings import FITTED
@@ -38,6 +40,12 @@ if TYPE_CHECKING:  # it imports PyTorch
 
 PACKAGES = ("numpy", "numba", "torch", "lightning", "safetensors", "scikit-learn")
 ORPHANED = 3  # exit code
+
+IN_EPOCHS = ("gsnn", "lfr", "gsnn_continuous")  # trained by one process or several
+# By kind; the others are learned by `decoders`. Each imports what it needs, some of it heavy.
+MODULES = {"lrr": "rereference", "lnp": "encoders"}
+MODULES |= dict.fromkeys(CONTINUOUS, "continuous") | dict.fromkeys(FITTED, "fitted_decoders")
+MODULES |= {kind: kind for kind in IN_EPOCHS}
 
 
 class Shared(NamedTuple):
@@ -74,6 +82,7 @@ def main(folder: Path, only: int | None = None, shared: Shared | None = None) ->
 
             covariances.keep(covariances.measure(request, folder, only), folder / part_name(only))
             return 0
+        _prepare(request.kind)
         if request.search is not None:
             _search(request, folder, report, only, shared)
             return 0
@@ -187,38 +196,33 @@ def read(request: FitRequest, folder: Path) -> Arrays | None:
 
 
 def fit(request: FitRequest, data: Arrays, tell: Tell, stages: Stages = nowhere, team: Team | None = None) -> Fitted:
-    """The fit of the request's kind; each imports what it needs, some of it heavy.
+    """The fit of the request's kind.
 
     stages: where those that train in epochs keep their states. The others are through soon, and begin anew.
     team: those who share it, of the kinds that can be.
     """
-    shared: dict[str, Any] = {} if team is None else {"team": team}
     arrays.check(request.kind, {name: arrays.Header(array.shape, array.dtype) for name, array in data.items()})
-    if request.kind == "lrr":
-        from neuroloop.training import rereference as kind
+    kind = _module(request.kind)
+    fitted: Fitted
+    if request.kind in IN_EPOCHS:
+        fitted = kind.fit(request, data, tell, stages, **({} if team is None else {"team": team}))
     elif request.kind == "lnp":
-        from neuroloop.training import encoders
-
-        return encoders.fit(request, data, tell, stages)
-    elif request.kind == "gsnn":
-        from neuroloop.training import gsnn
-
-        return gsnn.fit(request, data, tell, stages, **shared)
-    elif request.kind == "lfr":
-        from neuroloop.training import lfr
-
-        return lfr.fit(request, data, tell, stages, **shared)
-    elif request.kind == "gsnn_continuous":
-        from neuroloop.training import gsnn_continuous
-
-        return gsnn_continuous.fit(request, data, tell, stages, **shared)
-    elif request.kind in CONTINUOUS:
-        from neuroloop.training import continuous as kind  # type: ignore[no-redef]
-    elif request.kind in FITTED:
-        from neuroloop.training import fitted_decoders as kind  # type: ignore[no-redef]
+        fitted = kind.fit(request, data, tell, stages)
     else:
-        from neuroloop.training import decoders as kind  # type: ignore[no-redef]
-    return kind.fit(request, data, tell)
+        fitted = kind.fit(request, data, tell)
+    return fitted
+
+
+def _module(kind: str) -> ModuleType:
+    return import_module(f"neuroloop.training.{MODULES.get(kind, 'decoders')}")
+
+
+def _prepare(kind: str) -> None:
+    """Import what fits of a kind need."""
+    with importing.for_good():
+        _module(kind)
+        if "torch" in sys.modules:
+            import_module("torch._dynamo")  # as an optimiser's first step does
 
 
 def result(request: FitRequest, of_data: str, fitted: Fitted) -> dict[str, Any]:

@@ -4,9 +4,12 @@ import json
 import sys
 from pathlib import Path
 
-from neuroloop.api.server import serve
-from neuroloop.errors import NeuroloopError
-from neuroloop.server_config import parse
+from neuroloop import importing
+
+with importing.for_good():  # as `neuroloop serve` does
+    from neuroloop.api.server import serve
+    from neuroloop.errors import NeuroloopError
+    from neuroloop.server_config import parse
 
 FAKE_SESSION = Path(__file__).with_name("fake_session.py")
 
