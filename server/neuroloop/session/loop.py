@@ -269,6 +269,7 @@ class Loop:
             self.journal.clock_step(ring, step)
             name, detail, facts = step_event(step, chain.timeline.shift)
             self.event(name, detail, **facts)
+            self.checkpoints.soon()
         if gaps:
             cutter.add_gaps(gaps)
             self.figures.surplus(-sum(min(0, missing) for _, missing in gaps))
