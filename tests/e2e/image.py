@@ -18,6 +18,7 @@ FOLDER = Path(os.environ.get("NEUROLOOP_IMAGE_FOLDER", REPOSITORY / "build" / "i
 BASE = "localhost/neuroloop-base"
 TAG = "localhost/neuroloop-test"
 NEEDED = ("buildah", "debootstrap", "unshare", "setpriv", "chroot")
+CERTIFICATES = "/etc/pip-certificates.pem"  # inside, of pip's index
 OF_PIP = ("cert", "timeout", "index-url", "find-links", "trusted-host", "proxy")
 
 
@@ -70,11 +71,15 @@ def pip_settings():
 def build():
     """Build the image, as far as its sources have changed."""
     settings = pip_settings()
+    certificates = settings.get("cert")
+    if certificates:  # not where it is here: there Debian's own package writes
+        settings["cert"] = CERTIFICATES
     conf = FOLDER / "pip.conf"
     conf.write_text("[global]\n" + "".join(f"{key} = {value}\n" for key, value in settings.items()))
     paths = [word for value in settings.values() for word in value.split() if Path(word).is_absolute()]
     mounts = [f"{conf}:/etc/pip.conf:ro", "/etc/hosts:/etc/hosts:ro"]
-    mounts += [f"{path}:{path}:ro" for path in paths if Path(path).exists()]
+    mounts += [f"{path}:{path}:ro" for path in paths if path != CERTIFICATES and Path(path).exists()]
+    mounts += [f"{certificates}:{CERTIFICATES}:ro"] if certificates else []
     arguments = [f"BASE={make_base()}"]
     if "find-links" in settings:  # PyTorch's CPU build is one of those
         arguments.append("TORCH_INDEX=")
