@@ -97,6 +97,8 @@ def _tell(recording: Path, verdict: Verdict) -> None:
     )
     same = "identical" if verdict.is_identical else f"{verdict.differing} differ, {verdict.missing} are missing"
     typer.echo(f"{verdict.predictions} predictions and {verdict.rates} rate vectors compared: {same}")
+    if verdict.before:
+        typer.echo(f"{verdict.before} of bins before {verdict.first_bin} came before the session's state was recorded")
     for trouble in (verdict.first, verdict.ended):
         if trouble is not None:
             typer.echo(str(trouble))

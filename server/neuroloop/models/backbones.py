@@ -45,6 +45,12 @@ class Stream(Protocol):
     def reset(self) -> None:
         """Start an empty window."""
 
+    def memory(self) -> dict[str, Any]:
+        """A copy of the window."""
+
+    def recall(self, memory: Mapping[str, Any]) -> None:
+        """Go on with that window."""
+
 
 class ConvStream:
     """See the module's head. mean, std: (units,), what rates are standardised with."""
@@ -77,6 +83,16 @@ class ConvStream:
     def reset(self) -> None:
         self.count = 0
 
+    def memory(self) -> dict[str, Any]:
+        rings = [ring.copy() for ring in self._rings]
+        return {"count": self.count, "rings": rings, "pooled": self._pooled.copy()}
+
+    def recall(self, memory: Mapping[str, Any]) -> None:
+        self.count = int(memory["count"])
+        self._pooled[:] = memory["pooled"]
+        for ring, kept in zip(self._rings, memory["rings"], strict=True):
+            ring[:] = kept
+
 
 class GRUStream:
     """See the module's head. mean, std: (units,), what rates are standardised with."""
@@ -105,6 +121,13 @@ class GRUStream:
 
     def reset(self) -> None:
         self.count = 0
+
+    def memory(self) -> dict[str, Any]:
+        return {"count": self.count, "ring": self._ring.copy()}
+
+    def recall(self, memory: Mapping[str, Any]) -> None:
+        self.count = int(memory["count"])
+        self._ring[:] = memory["ring"]
 
 
 def make_stream(settings: LFRSettings, arrays: Arrays, mean: F32, std: F32) -> Stream:

@@ -86,6 +86,17 @@ class Decoder(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
+@runtime_checkable
+class Remembering(Protocol):
+    """A decoder whose answers depend on the bins before, as far back as the last `reset`."""
+
+    def memory(self) -> dict[str, Any]:
+        """A copy of all that `reset` drops: arrays, lists and plain values."""
+
+    def recall(self, memory: Mapping[str, Any]) -> None:
+        """Go on as the decoder of the same state that this is the memory of."""
+
+
 @cache
 def _kinds() -> dict[str, EntryPoint]:
     """By name. Looked up once: it takes the interpreter for 9 ms, which a swap beside the loop would cost the loop."""

@@ -134,3 +134,11 @@ class Kalman(ContinuousDecoder):
         """The state goes back to the mean of the targets."""
         states = len(self.targets) * (2 if self.settings.velocity else 1)
         self._state = np.zeros(states)
+
+    def memory(self) -> dict[str, Any]:
+        """The state of the filter."""
+        return {"state": self._state.copy()}
+
+    def recall(self, memory: Mapping[str, Any]) -> None:
+        """Go on from that state."""
+        self._state = np.array(memory["state"], np.float64)

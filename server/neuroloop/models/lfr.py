@@ -119,6 +119,14 @@ class LFR:
         """Start an empty window. What was learned stays."""
         self._window.reset()
 
+    def memory(self) -> dict[str, Any]:
+        """A copy of the window."""
+        return self._window.memory()
+
+    def recall(self, memory: Mapping[str, Any]) -> None:
+        """Go on with that window."""
+        self._window.recall(memory)
+
     def learned(self) -> dict[str, int]:
         """Labelled windows of each class so far."""
         return self._head.learned()

@@ -108,6 +108,14 @@ class ONNXDecoder:
         """Start an empty window."""
         self._filled = 0
 
+    def memory(self) -> dict[str, Any]:
+        """A copy of the window."""
+        return {"window": self._window.copy(), "filled": self._filled}
+
+    def recall(self, memory: Mapping[str, Any]) -> None:
+        """Go on with that window."""
+        self._window[:], self._filled = memory["window"], int(memory["filled"])
+
     def learned(self) -> dict[str, int]:
         """Not known."""
         return dict.fromkeys(self.classes, 0)

@@ -9,9 +9,10 @@ the moment its last sample is there.
 from __future__ import annotations
 
 import gc
+import json
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from functools import partial
@@ -24,13 +25,15 @@ from neuroloop.config import SessionSettings, parse_session
 from neuroloop.errors import ModelError, StreamError
 from neuroloop.recording.recorded import Note, RecordedSession, RingSamples
 from neuroloop.recording.replay_journal import ReplayJournal
+from neuroloop.recording.start import Start
 from neuroloop.session.chain import Chain, make_chain
-from neuroloop.session.checkpoint import unpack
+from neuroloop.session.checkpoint import Tree
 from neuroloop.session.commands import HANDLERS
 from neuroloop.session.decoders import handover
 from neuroloop.session.inbox import Call, Command, Found, Inbox, MarkerLabel
 from neuroloop.session.inlet import SampleInlet
 from neuroloop.session.loop import Loop
+from neuroloop.session.loop_state import WHOLE, restore
 from neuroloop.session.streams import from_plain
 
 PATIENCE_S = 120.0  # for what was done beside the loop
@@ -104,28 +107,25 @@ class _Publisher:
 
 
 class Replay:
-    """One run of a recorded session. take: gets the topic and the map of every message, as it is published.
+    """One run of a recorded session, from `start` on.
 
+    take: gets the topic and the map of every message, as it is published.
     settings: other than the recorded ones. prepare: called with the chain of each stream, before its first sample.
     """
 
     def __init__(
         self,
         recorded: RecordedSession,
+        start: Start,
         journal: ReplayJournal,
         take: Take,
         settings: SessionSettings | None = None,
         prepare: Callable[[Chain], None] = lambda chain: None,
     ) -> None:
-        checkpoint = recorded.begun.get("checkpoint")
-        if checkpoint is None and not recorded.begun["is_fresh"]:
-            raise ModelError(
-                "replay: the recording began while the session was running, so what it had learned by then is not in "
-                "it; record from the session's start (recording.automatic)"
-            )
         self.journal = journal
         self.samples = 0
         self._recorded = recorded
+        self._start = start
         self._prepare = prepare
         self._session = playable(settings or parse_session(recorded.begun["settings"]))
         self._inbox = _Inbox()
@@ -135,21 +135,23 @@ class Replay:
             self._session,
             _Publisher(take),
             self._inbox,
-            recorded.begun["seq"],
+            start.seq,
             journal=journal,
             make_inlet=_Inlet,
             clock=lambda: self._now,
         )
-        if checkpoint is not None:
-            self.loop.checkpoints.go_on(unpack(checkpoint["content"]), checkpoint["labels"])
+        if start.checkpoint is not None:
+            self.loop.checkpoints.go_on(start.checkpoint, list(start.labels))
 
     def run(self, speed: float | None = None) -> None:
         """Until the last sample. speed: times real time; None: as fast as it goes. Raises ModelError."""
         # Weights that BLAS solves on several threads are not those of one, as in a session.
         with _collected_by_loop(), threadpool_limits(1):
             try:
-                if self._recorded.begun["is_running"]:
+                if self._start.is_running:
                     self.loop.start()
+                if self._start.state is not None:
+                    self._go_on(self._start.state)
                 for _ in self._steps():
                     if speed is not None:
                         self._pace(speed)
@@ -269,17 +271,61 @@ class Replay:
             make = partial(make_chain, self._session, description, np.dtype(note["dtype"]))
             chain = loop.checkpoints.chain(make)
             self._prepare(chain)
-            if self._source is not None:
-                self._source.close()
-            self._source = self._recorded.ring(note["ring"])
-            chain.timeline.expect(self.journal.clock_steps(note["ring"]))
+            self._feed_from(note["ring"], chain)
             chain.ring.written = note["start"]
         else:
             assert loop.chain is not None
             chain = loop.chain
-            if loop.run_is_new:  # what came before and was not used, is forgotten
+            if self._source is None:  # the session was stopped when the replay began
+                self._feed_from(note["ring"], chain)
+            if loop.finding.run_is_new:  # what came before and was not used, is forgotten
                 chain.ring.written = note["start"]
         return Found(loop.inlet, chain, note["start"])
+
+    def _feed_from(self, ring: int, chain: Chain) -> None:
+        """The samples to come are those of this ring."""
+        if self._source is not None:
+            self._source.close()
+        self._source = self._recorded.ring(ring)
+        chain.timeline.expect(self.journal.clock_steps(ring))
+
+    def _go_on(self, tree: Tree) -> None:
+        """With the state of a session that was running; with other settings as after a restart, where it fits them."""
+        loop, whole, note = self.loop, tree[WHOLE], self._start.note
+        description, dtype = from_plain(json.loads(tree["description"])), np.dtype(whole["dtype"])
+        make = partial(make_chain, self._session, description, dtype)
+        chain = make()
+        is_whole = self._start.is_whole and self._restore(chain, tree)
+        if is_whole:
+            self._prepare(chain)
+        else:
+            chain.end()
+            loop.checkpoints.go_on(tree, [])
+            chain = loop.checkpoints.chain(make)
+            self._prepare(chain)
+            chain.ring.written = whole["consumed"]
+            loop.finding.adopt(chain, whole["consumed"])
+        self.journal.place.given, self.journal.place.steps = note["given"], note["steps"]
+        if self._start.is_running and not whole["run_is_new"]:
+            self._feed_from(whole["ring"], chain)
+            self._refill(chain, whole["times"] if is_whole else [])
+
+    def _restore(self, chain: Chain, tree: Tree) -> bool:
+        """Whether the state fits."""
+        try:
+            restore(self.loop, chain, tree)
+        except ModelError:
+            if self.journal.is_exact:
+                raise
+            return False
+        return True
+
+    def _refill(self, chain: Chain, times: Sequence[float]) -> None:
+        """Samples that had been judged and were held back, with the timestamps that they got."""
+        ring = chain.ring
+        while self._feed(ring.consumed + len(times)):
+            continue
+        ring.times[np.arange(ring.consumed, ring.written) % ring.capacity] = times[: ring.written - ring.consumed]
 
     def _overrun(self, written: int) -> None:
         """The ring was full when so many samples were in it."""

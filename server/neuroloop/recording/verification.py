@@ -7,6 +7,7 @@ run to run only if the driver chooses so, and the first difference says what it 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
@@ -19,6 +20,7 @@ from neuroloop.recording.reader import open_xdf
 from neuroloop.recording.recorded import Note, RecordedSession
 from neuroloop.recording.replay import Diverged, Replay
 from neuroloop.recording.replay_journal import ReplayJournal
+from neuroloop.recording.start import start_of
 from neuroloop.session.recorder import made_by
 
 OF_THE_CLOCK = ("age_ms", "latency_ms")
@@ -45,6 +47,7 @@ class Difference:
 class Verdict:
     """What a replay came to. predictions: compared; missing: recorded, and not replayed; seconds: of wall time.
 
+    before: predictions that were recorded of bins before `first_bin`, with which the replay begins.
     others: packages and machines that are not those of the recording.
     """
 
@@ -52,6 +55,8 @@ class Verdict:
     rates: int
     differing: int
     missing: int
+    before: int
+    first_bin: int
     first: Difference | None
     ended: str | None
     data_s: float
@@ -75,10 +80,12 @@ class Verdict:
 class Verification:
     """Takes what a replay publishes, and compares it with the recording."""
 
-    def __init__(self, recorded: RecordedSession) -> None:
-        self.predictions = self.rates = self.differing = 0
+    def __init__(self, recorded: RecordedSession, first_bin: int) -> None:
+        """first_bin: the replay begins with it."""
+        self.predictions = self.rates = self.differing = self.before = 0
         self.first: Difference | None = None
-        self._recorded = recorded.predictions()
+        self._first_bin = first_bin
+        self._recorded = self._from_first_bin(recorded.predictions())
         self._recorded_rates = recorded.rates()
         self._ahead: dict[Key, dict[str, Any]] = {}
         self._weights = {
@@ -92,6 +99,13 @@ class Verification:
             self._prediction(message)
         elif topic == "rates":
             self._rate(message)
+
+    def _from_first_bin(self, predictions: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        for prediction in predictions:
+            if prediction["seq"] >= self._first_bin:
+                yield prediction
+            else:
+                self.before += 1
 
     def follow(self, weights: dict[int, str]) -> None:
         """weights: digests of the rereference's versions, as the replay comes to them."""
@@ -141,6 +155,8 @@ class Verification:
 
     def _rate(self, message: dict[str, Any]) -> None:
         recorded = next(self._recorded_rates, None)
+        while recorded is not None and self.rates == 0 and recorded[0] < message["time"]:
+            recorded = next(self._recorded_rates, None)  # before the first bin
         if recorded is None:
             return
         self.rates += 1
@@ -176,10 +192,11 @@ def verify(path: Path, speed: float | None = None) -> Verdict:
     """Replay a recording and compare. Raises ModelError for one that cannot be replayed."""
     with open_xdf(path) as file:
         recorded = RecordedSession(file)
-        checks = Verification(recorded)
-        journal = ReplayJournal(recorded.notes)
+        start = start_of(recorded)
+        checks = Verification(recorded, start.seq)
+        journal = ReplayJournal(start.notes)
         checks.follow(journal.weights)
-        replay = Replay(recorded, journal, checks.take)
+        replay = Replay(recorded, start, journal, checks.take)
         began, ended = perf_counter(), None
         try:
             replay.run(speed)
@@ -193,6 +210,8 @@ def verify(path: Path, speed: float | None = None) -> Verdict:
             checks.rates,
             checks.differing,
             checks.missing(),
+            checks.before,
+            start.seq,
             checks.first,
             ended,
             replay.samples / srate,

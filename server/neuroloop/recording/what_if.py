@@ -21,6 +21,7 @@ from neuroloop.recording.reader import open_xdf
 from neuroloop.recording.recorded import RecordedSession
 from neuroloop.recording.replay import Replay
 from neuroloop.recording.replay_journal import FreeJournal
+from neuroloop.recording.start import start_of
 from neuroloop.session.chain import Chain
 from neuroloop.session.loading import LoadRequest, build
 from neuroloop.session.running import Loaded, ModelVersion
@@ -113,9 +114,11 @@ def what_if(path: Path, model: Model | None, changes: Mapping[str, Any], speed: 
                 chain.decoders.swap(build(model.request(active.name), chain.decoders.needs, active.name))
                 chain.decoders.past.clear()
 
-        journal = FreeJournal(recorded.notes, keeps_decoder=model is not None)
-        Replay(recorded, journal, take, settings if model is None else _alone(settings), prepare).run(speed)
-        before = [message for message in recorded.predictions() if message["role"] == "active"]
+        settings = settings if model is None else _alone(settings)
+        start = start_of(recorded, settings)
+        journal = FreeJournal(start.notes, keeps_decoder=model is not None)
+        Replay(recorded, start, journal, take, settings, prepare).run(speed)
+        before = [one for one in recorded.predictions() if one["role"] == "active" and one["seq"] >= start.seq]
         if not before or not answers:
             raise ModelError(f"{path}: there are no predictions to compare")
         latencies = [message["latency_ms"]["process"] for message in before if not message["gap"]]

@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from neuroloop.compiled import kernel
 from neuroloop.signal.spike_chain import LARGEST
+
+COUNTED = ("filled", "missing", "nonfinite", "owed")
 
 
 @kernel
@@ -115,6 +117,24 @@ class BlockCutter:
         """Go on after the bin that ended so; see `last_bin`."""
         self.drop_partial()
         self.index, self._time = index, time
+
+    def state_dict(self) -> dict[str, Any]:
+        """The unfinished block, and what is known of the samples to come."""
+        counted = {name: getattr(self, f"_{name}") for name in COUNTED}
+        return counted | {
+            "index": self.index,
+            "time": self._time,
+            "block": self._buffer[: self._filled].copy(),
+            "held": self._held.copy(),
+            "gaps": [list(gap) for gap in self._gaps],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name in COUNTED:
+            setattr(self, f"_{name}", int(state[name]))
+        self.index, self._time = int(state["index"]), float(state["time"])
+        self._buffer[: self._filled], self._held[:] = state["block"], state["held"]
+        self._gaps = deque((count, missing) for count, missing in state["gaps"])
 
     def add_gaps(self, gaps: Iterable[tuple[int, int]]) -> None:
         """Gaps as (absolute count of the sample after it, samples missing), in order; -n: leave n samples out."""

@@ -53,14 +53,17 @@ Done = Callable[[], None]
 
 
 class Checkpoints:
-    """Of one session; there are none until `begin`. All methods are called by the loop but `chain`."""
+    """Of one session; there are none until `begin`. All methods are called by the loop but `chain`.
+
+    known: what snapshots have put together so far, for the next one.
+    """
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
         self._labels: LabelLog | None = None
         self._queue: SimpleQueue[tuple[Snapshot, int, float, list[Done]] | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
-        self._known = Known()
+        self.known = Known()
         self._is_busy = False
         self._has_failed = False
         self._due = 0.0
@@ -256,7 +259,7 @@ class Checkpoints:
     def _take(self, now: float) -> None:
         assert self._labels is not None
         began = time.perf_counter()
-        snapshot = Snapshot(self._loop, self._known)
+        snapshot = Snapshot(self._loop, self.known)
         self._written, self._waiting = self._waiting, []
         self._due, self._written_until, self._is_busy = now + EVERY_S, now + SLOW_S, True
         self._queue.put((snapshot, self._labels.number, now, self._written))

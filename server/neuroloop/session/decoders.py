@@ -79,6 +79,23 @@ class Decoders:
         for shadow in self.shadows.values():
             shadow.end()
 
+    def state_dict(self) -> dict[str, Any]:
+        """What `restore` leaves out, for one that goes on to the bit."""
+        places = [list(shadow.place) for shadow in self.shadows.values()]
+        return {"bins": self.bins.state_dict(), "fails": self._guard.fails, "shadows": places}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """After `begin`."""
+        self.bins.load_state_dict(state["bins"])
+        self._guard.fails = state["fails"]
+        for shadow, place in zip(self.shadows.values(), state["shadows"], strict=True):
+            shadow.go_on(*place)
+
+    @property
+    def is_about_to_return(self) -> bool:
+        """The next bin is for the decoder before, because the active one is too slow."""
+        return self._too_slow is not None
+
     def everyone(self) -> list[RunningDecoder]:
         """The active one first. Those of the shadows are theirs from `begin` on."""
         return [self.active, *(shadow.running for shadow in self.shadows.values())]

@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass
-from itertools import count
 from typing import Any
 
 from neuroloop.session.ring import Ring
@@ -55,7 +54,7 @@ class Journal:
     has_threads = True
 
     def __init__(self) -> None:
-        self._shadows = count()
+        self.shadows = 0  # that have begun
         self.place = Place()
         self.keep: Callable[[Note], None] | None = None
         self._offset: float | None = None
@@ -129,7 +128,8 @@ class Journal:
 
     def shadow_begins(self) -> int:
         """What this shadow is called from now on: they begin in the same order in a replay."""
-        return next(self._shadows)
+        self.shadows += 1
+        return self.shadows - 1
 
     def drops(self, shadow: int, given: int, is_full: bool) -> bool:
         """Whether a shadow that was given so many items is to let go of those that wait."""

@@ -94,18 +94,27 @@ class RateHistory:
         return numbers, self._seqs[rows], self._values[rows], self._centers[rows], self._usable[rows]
 
     def restore(
-        self, seqs: NDArray[np.int64], values: F32, centers: NDArray[Any], usable: NDArray[Any], end: float
+        self,
+        seqs: NDArray[np.int64],
+        values: F32,
+        centers: NDArray[Any],
+        usable: NDArray[Any],
+        end: float,
+        number: int = 0,
     ) -> None:
-        """These were the last bins; numbers start anew."""
+        """These were the last bins, and nothing else is known. number: of the first of them."""
         count = min(len(seqs), self.size)
+        number += len(seqs) - count
+        rows = np.arange(number, number + count) % self.size
+        self._centers[:], self._usable[:] = -np.inf, False
         for column, kept in (
             (self._seqs, seqs),
             (self._values, values),
             (self._centers, centers),
             (self._usable, usable),
         ):
-            column[:count] = kept[len(kept) - count :]
-        self.added, self.end = count, end
+            column[rows] = kept[len(kept) - count :]
+        self.added, self.end = number + count, end
 
     def add(self, seq: int, end: float, values: F32, usable: bool) -> None:
         """A complete bin that ended at this LSL time."""

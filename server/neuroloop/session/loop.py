@@ -12,18 +12,18 @@ from math import nan
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from pylsl import local_clock
 
 from neuroloop.config import SessionSettings
-from neuroloop.errors import ConfigError, Conflict, ModelError, StreamError, Unavailable
+from neuroloop.errors import Conflict, Unavailable
 from neuroloop.pipeline import Bin
 from neuroloop.session import messages
 from neuroloop.session.blocks import Block, Hole
-from neuroloop.session.chain import Chain, make_chain
+from neuroloop.session.chain import Chain
 from neuroloop.session.checkpoints import Checkpoints
 from neuroloop.session.encoders import Encoders
 from neuroloop.session.figures import Figures
+from neuroloop.session.finding import Finding
 from neuroloop.session.inbox import Call, Command, Crash, End, Found, Inbox, MarkerLabel, Notice, request_behind
 from neuroloop.session.inlet import MarkerInlet, SampleInlet
 from neuroloop.session.journal import Journal
@@ -33,12 +33,10 @@ from neuroloop.session.messages import BinTime, Health
 from neuroloop.session.priority import Place
 from neuroloop.session.publish import Publish
 from neuroloop.session.recordings import Recordings
-from neuroloop.session.ring import Ring
 from neuroloop.session.sender_clock import step_event
 from neuroloop.session.shedding import Shedding
 from neuroloop.session.signals import Signals
 from neuroloop.session.staleness import Staleness
-from neuroloop.session.streams import StreamDescription
 from neuroloop.session.swaps import Swaps
 from neuroloop.session.teaching import Teaching
 from neuroloop.session.telling import Telling
@@ -78,10 +76,9 @@ class Loop:
         self._publish = publish
         self._make_inlet = make_inlet
         self.markers: list[MarkerInlet] = []
-        self.run_is_new = True
         self._ending = False
-        self._bin_missing = self._bin_nonfinite = 0
-        self._hole: Hole | None = None
+        self.bin_missing = self.bin_nonfinite = 0
+        self.hole: Hole | None = None
         self._second = clock() + 1.0
         self._place = Place()
         self.figures = Figures(self)
@@ -95,6 +92,7 @@ class Loop:
         self.teaching = Teaching(self)
         self.recordings = Recordings(self, publish, recordings)
         self.checkpoints = Checkpoints(self)
+        self.finding = Finding(self, publish)
 
     def run(self, handle: dict[str, Any]) -> None:
         """Until told to end. handle: command name -> function of (loop, command) that answers it."""
@@ -132,7 +130,8 @@ class Loop:
         if now >= self._second:
             self._every_second(now)
         self.swaps.receipts.expire(now)
-        self.checkpoints.turn(now, more, self._hole is not None)
+        self.checkpoints.turn(now, more, self.hole is not None)
+        self.recordings.turn(now, more)
         if more:
             self._place.has_more(now)
             return
@@ -160,7 +159,7 @@ class Loop:
                 self.event(event.kind, event.detail)
             case Found(inlet, chain, first) if inlet is self.inlet:
                 self.journal.stream(chain.ring, chain.description, first, chain is not self.chain)
-                self._adopt(chain, first)
+                self.finding.adopt(chain, first)
             case Call(run, due):
                 if due is not None:
                     self.journal.note("call", due=due)
@@ -182,11 +181,11 @@ class Loop:
         """Look for the stream, and run when it is there."""
         if self.inlet is not None:
             raise Conflict(f"session {self.session.name!r} is running already")
-        self.run_is_new = True
+        self.finding.run_is_new = True
         inlet: SampleInlet = self._make_inlet(
             self.session.name,
             self.session.stream,
-            prepare=lambda description, dtype: self._prepare(inlet, description, dtype),
+            prepare=lambda description, dtype: self.finding.prepare(inlet, description, dtype),
             notify=lambda event: self.inbox.put(Notice(inlet, event)),
             wake=self.inbox.wake,
         )
@@ -216,49 +215,13 @@ class Loop:
         self.encoders.stop()
         self.event("session_stopped", "stopped")
 
-    def _prepare(self, inlet: SampleInlet, description: StreamDescription, dtype: np.dtype[np.generic]) -> Ring:
-        """In the acquire thread: the ring for this stream. The same stream as before keeps its chain."""
-        chain = self.chain
-        if chain is None or not chain.description.is_same_source(description):
-            try:
-                chain = self.checkpoints.chain(lambda: make_chain(self.session, description, dtype))
-            except (ModelError, ConfigError) as error:
-                raise StreamError(str(error)) from error
-            gc.collect()
-            gc.freeze()
-        self.inbox.put(Found(inlet, chain, chain.ring.written))
-        return chain.ring
-
-    def _adopt(self, chain: Chain, start: int) -> None:
-        """Go on with the same stream as before, or begin with another."""
-        if chain is self.chain and not self.run_is_new:
-            chain.resume(start)
-            return
-        if chain is not self.chain:
-            before, self.chain = self.chain, chain
-            loaded = None if before is None else before.decoders
-            chain.decoders.journal = self.journal
-            if chain.rereferencing is not None:
-                chain.rereferencing.journal = self.journal
-            chain.decoders.begin(self._publish, lambda run, due: self.inbox.put(Call(run, due)), loaded)
-            if before is not None:
-                before.end()
-                self.event("session_started", "another stream than before: weights and unloaded decoders start anew")
-            self.telling.of_decoders()
-            self.figures.begin(chain)
-        if not self.checkpoints.rejoin(chain, start):
-            chain.restart(start)
-        self.journal.place.given = start
-        self._hole, self._bin_missing, self._bin_nonfinite = None, 0, 0
-        self.run_is_new = False
-
     # Samples
 
     def _advance(self, chain: Chain, written: int) -> bool:
         """Process the samples up to this count, at most to the end of a bin. Returns whether there may be more."""
         ring, cutter = chain.ring, chain.cutter
-        if self._hole is not None:
-            self._answer_hole(chain, self._hole)
+        if self.hole is not None:
+            self._answer_hole(chain, self.hole)
             return True
         if ring.is_overrun:
             self.journal.note("overrun", written=written)
@@ -286,7 +249,7 @@ class Loop:
                 ring.wanted = piece + cutter.lacking
                 return False
             if isinstance(piece, Hole):
-                self._hole = piece
+                self.hole = piece
                 self.journal.place.steps += 1
                 self._count_gap(piece.bins * chain.pipeline.bin_samples, self.seq, piece.bins)
                 return True
@@ -298,8 +261,8 @@ class Loop:
     def _block(self, chain: Chain, block: Block) -> bool:
         """Process a block; returns whether it completed a bin."""
         pipeline = chain.pipeline
-        self._bin_missing += block.missing
-        self._bin_nonfinite += block.nonfinite
+        self.bin_missing += block.missing
+        self.bin_nonfinite += block.nonfinite
         pipeline.step(block.samples, block.missing == 0 and block.nonfinite == 0)
         self.signals.block(block, pipeline)
         self.health.tally.blocks += 1
@@ -331,11 +294,11 @@ class Loop:
         chain.clock.bin(time.last, newest, arrival)
         self.figures.bin(1000 * (arrival - newest), process_ms, 1000 * (now - newest))
         self.swaps.after_bin(process_ms)
-        if self._bin_missing:
-            self._count_gap(self._bin_missing, time.seq)
-        if self._bin_nonfinite:
-            self.health.tally.nonfinite_samples += self._bin_nonfinite
-        self._bin_missing = self._bin_nonfinite = 0
+        if self.bin_missing:
+            self._count_gap(self.bin_missing, time.seq)
+        if self.bin_nonfinite:
+            self.health.tally.nonfinite_samples += self.bin_nonfinite
+        self.bin_missing = self.bin_nonfinite = 0
         self.teaching.complete(chain)
 
     def _answer_hole(self, chain: Chain, hole: Hole) -> None:
@@ -349,7 +312,7 @@ class Loop:
             self._answer_bin(chain, pipeline.missing_bin(), BinTime(self.seq, first, hole.index - 1, end, age_ms))
         hole.bins -= bins
         if hole.bins == 0:
-            self._hole = None
+            self.hole = None
             chain.reset()
         self.teaching.complete(chain)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +36,14 @@ class RecentBins:
         """A copy of those from this number on, oldest first, as far as they are kept: (bins, features)."""
         first = max(number, self._first, self.added - BINS)
         return self._rates[np.arange(first, self.added) % BINS]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"added": self.added, "first": self._first, "rates": self.since(0)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.added, self._first = int(state["added"]), int(state["first"])
+        rows = np.arange(self.added - len(state["rates"]), self.added) % BINS
+        self._rates[rows] = state["rates"]
 
 
 class RecentLessons:

@@ -14,6 +14,7 @@ from neuroloop.errors import Conflict, NeuroloopError, Unavailable
 from neuroloop.session.inbox import Call
 from neuroloop.session.journal import Note
 from neuroloop.session.publish import Publish
+from neuroloop.session.recorded_state import RecordedState
 from neuroloop.session.recorder import Recorder
 from neuroloop.session.recorder_sources import Feed
 
@@ -38,6 +39,8 @@ class Recordings:
         self._recorder: Recorder | None = None
         self._told_samples = self._told_messages = 0
         self._told_behind = False
+        self._state: RecordedState | None = None  # of one that began while the session ran
+        self._first_seq = 0
 
     @property
     def _is_on(self) -> bool:
@@ -74,8 +77,17 @@ class Recordings:
         return {"recording": self._recorder.path.stem, "text": text, "time": time}
 
     def describe(self) -> dict[str, Any] | None:
-        """Of the last recording; None before the first."""
-        return None if self._recorder is None else self._recorder.describe()
+        """Of the last recording; None before the first. replays_from: a bin, None as long as it `lacks` something."""
+        if self._recorder is None:
+            return None
+        state = self._state
+        replay = {"replays_from": self._first_seq, "lacks": None} if state is None else state.describe()
+        return self._recorder.describe() | replay
+
+    def turn(self, now: float, more: bool) -> None:
+        """Between two turns of the loop. more: samples wait for it."""
+        if self._state is not None:
+            self._state.turn(now, more)
 
     def second(self) -> Iterator[Event]:
         """What the last second's recording lacks, as events (name, text, facts)."""
@@ -116,6 +128,9 @@ class Recordings:
         self._recorder = recorder
         self._told_samples = self._told_messages = 0
         self._publish.tap = self._take_message
+        self._first_seq = loop.seq
+        self._end_state()
+        self._state = None if loop.chain is None else RecordedState(loop, recorder.path.stem)
         loop.journal.begin(self._take_note)
         loop.journal.note(
             "session",
@@ -133,6 +148,10 @@ class Recordings:
         recorder.start()
         return recorder
 
+    def _end_state(self) -> None:
+        if self._state is not None:
+            self._state.end()
+
     def _in_loop(self, run: Any) -> None:
         """From the recorder's thread."""
         with suppress(Unavailable):  # the session has ended, or is behind by thousands of messages
@@ -147,6 +166,7 @@ class Recordings:
         if recorder is self._recorder:
             self._publish.tap = None
             self._loop.journal.end()
+            self._end_state()
         name, said = recorder.path.stem, recorder.describe()
         event = "recording_failed" if recorder.state == "failed" else "recording_stopped"
         detail = f"recording {name!r}: {recorder.detail or str(said['bytes']) + ' bytes'}"

@@ -140,6 +140,30 @@ class Rereferencing:
         self._report |= weights.report
         self._set_mode(settings["mode"])
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether something is being solved, or samples are gathered for it."""
+        is_solving = self._update is not None and not self._update.done()
+        return is_solving or self._fit is not None or bool(self._jobs)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What `restore` leaves out: with it weights come into use at the same blocks, to the bit. Unless busy."""
+        update = None if self._update is None else self._update.result()
+        return {
+            "blocks": self._blocks,
+            "updates": self._updates,
+            "jobs": self._job_count,
+            "update": None if update is None else {"weights": update.prepared.weights, "scale": update.scale},
+            "covariance": self._stage.covariance.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._blocks, self._updates, self._job_count = state["blocks"], state["updates"], state["jobs"]
+        self._stage.covariance.load_state_dict(state["covariance"])
+        if (update := state["update"]) is not None:
+            self._update = Future()
+            self._update.set_result(Solved(self._stage.apply.prepare(update["weights"]), update["scale"]))
+
     def after_block(self, seq: int) -> Iterator[tuple[str, str]]:
         """Called after every block; seq: of the bin to come. Yields events (name, text) that a person should see."""
         self._blocks += 1

@@ -132,6 +132,15 @@ class Shadow:
             self._working = running
             self._work()
 
+    @property
+    def place(self) -> tuple[int, int]:
+        """What it is called in the journal, and how many items it has been given."""
+        return self._serial, self._given
+
+    def go_on(self, serial: int, given: int) -> None:
+        """After `begin`: it is the one of that place."""
+        self._serial, self._given = serial, given
+
     def report_to(self, tell: Callable[[Shadow, list[Told]], None]) -> None:
         """tell: called in the thread with answers, lessons that failed, and the decoder at its handover, in order."""
         self._tell = tell

@@ -78,6 +78,7 @@ class Snapshot:
         labels = loop.labels
         self._labels = labels.learned, labels.refused, list(labels.waiting), list(labels.recent)
         self._encoders = loop.encoders.keep()
+        self._bins = (0, -np.inf) if chain is None else (chain.history.added, chain.history.end)
         self._chain = chain
         self._known = known
         if chain is None:
@@ -113,7 +114,7 @@ class Snapshot:
         tree["decoders"] = [told for _, told in kept if told is not None]
         self._known.files = {asked.running: (asked.learned, told["file"]) for asked, told in kept if told is not None}
         tree["lessons"] = {"added": self._lessons[0], **pack_lessons(self._lessons[1], len(chain.pipeline.features))}
-        tree["history"] = _history(chain.history)
+        tree["history"] = newest_bins(chain.history, *self._bins, HISTORY_BYTES)
         if self._rereferencing is not None:
             tree["rereference"] = self._rereferencing(self._known)
         return tree
@@ -249,12 +250,14 @@ def pack_lessons(lessons: list[Taught], features: int) -> Tree:
     }
 
 
-def _history(history: RateHistory) -> Tree:
-    """The newest bins, a few rows at a time: a copy holds the interpreter's lock. The loop adds more meanwhile."""
+def newest_bins(history: RateHistory, added: int, end: float, most_bytes: int) -> Tree:
+    """The newest bins when so many had been added, the last of which ended then.
+
+    A few rows at a time: a copy holds the interpreter's lock. The loop adds more meanwhile.
+    """
     row_bytes = 4 * history.features
     at_once = max(1, AT_ONCE_BYTES // row_bytes)
-    added = history.added
-    number = max(history.first, added - HISTORY_BYTES // row_bytes)
+    number = max(history.first, added - most_bytes // row_bytes)
     parts = []
     while number < added:
         part = history.rows(number, min(at_once, added - number))
@@ -264,4 +267,5 @@ def _history(history: RateHistory) -> Tree:
     columns = [np.concatenate(column) for column in zip(*parts, strict=True)] if parts else []
     if columns:
         columns = [column[columns[0] >= first] for column in columns]
-    return {"end": history.end, "columns": columns[1:]}
+    number = int(columns[0][0]) if columns and len(columns[0]) else added
+    return {"end": end, "first": number, "columns": columns[1:]}

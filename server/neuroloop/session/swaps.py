@@ -70,6 +70,11 @@ class Swaps:
         """Whether a shadow is on its way to become the active decoder."""
         return bool(self._promotions)
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a decoder is on its way."""
+        return self.is_promoting or bool(self._jobs)
+
     def load(self, request: LoadRequest, reply: Future[Any]) -> None:
         """Begin; `reply` gets the receipt, or the error. Raises Conflict."""
         decoders = self._decoders()

@@ -25,7 +25,7 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from math import nan
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -285,6 +285,13 @@ class Timeline:
         self.state[PERIOD], self.state[DEVIATION] = 1.0 / self._nominal_srate, FIRST_DEVIATION_S
         self.state[JITTER_LEFT] = float(self._mode == MODES["on"])
         self.resume(count)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the judgement of samples to come depends on, but for steps that are expected."""
+        return {"state": self.state.copy(), "judged": self._judged}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.state[:], self._judged = state["state"], int(state["judged"])
 
     def restart(self, count: int) -> None:
         """Forget everything and begin anew with this sample."""

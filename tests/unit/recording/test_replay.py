@@ -1,5 +1,6 @@
 """A loop that is driven by hand, recorded and replayed: whatever came at whatever moment, the bins are the same."""
 
+import json
 import threading
 import time
 from concurrent.futures import Future
@@ -12,7 +13,10 @@ from tests.processes import wait_until
 
 from neuroloop.config import parse_session
 from neuroloop.errors import ModelError
+from neuroloop.recording.description import of_type
+from neuroloop.recording.reader import open_xdf
 from neuroloop.recording.verification import verify
+from neuroloop.recording.what_if import what_if
 from neuroloop.recording.writer import stream_header
 from neuroloop.session.chain import make_chain
 from neuroloop.session.commands import HANDLERS
@@ -142,13 +146,35 @@ class Live:
         self.replies.append(Future())
         self.inbox.put(Command(name, arguments, self.replies[-1]))
 
+    def start_recording(self):
+        self.ask("recording_start")
+        self.turn()
+        self.replies[-1].result(10)
+
+    def stop_recording(self):
+        """Returns the file."""
+        path = self.loop.recordings._recorder.path
+        self.ask("recording_stop")
+        self.turn()
+        self.replies[-1].result(10)
+        return path
+
+    def until_replayable(self):
+        """The loop's state is in the recording, as soon as there is a moment for it."""
+
+        def is_replayable():
+            self.send(7)
+            self.turn()
+            return self.loop.recordings.describe()["replays_from"] is not None
+
+        wait_until(is_replayable)
+
     def end(self):
-        """Returns the recording, and how many bins were answered."""
+        """Returns the newest recording."""
         self.catch_up()
         self.loop.recordings.end()
         self.loop.close()
-        (path,) = self.loop.recordings._folder.glob("*.xdf")
-        return path
+        return self.loop.recordings._recorder.path
 
 
 def something(live, random):
@@ -287,13 +313,145 @@ def test_a_shadow_that_lost_bins_and_labels_is_replayed_without_them(tmp_path, m
     assert verdict.predictions == len(live.publisher.predictions)
 
 
-def test_a_recording_that_began_while_the_session_ran_is_refused_with_the_reason(tmp_path):
-    live = Live(tmp_path, recording={"automatic": False, "least_free_mb": 0})
-    live.send(200)
-    live.catch_up()
-    live.ask("recording_start")
+BY_COMMAND = {"recording": {"automatic": False, "least_free_mb": 0}}
+
+
+def play(live, random, steps, jitter, rate=0.25):
+    """Let samples and whatever else come, at random moments."""
+    for _ in range(steps):
+        live.send(int(random.integers(1, 60)), jitter)
+        if random.random() < rate:
+            something(live, random)
+        live.turn(int(random.integers(3)))
+        if random.random() < 0.1:
+            time.sleep(0.003)  # what works beside the loop is done at last
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_recording_that_began_at_whatever_moment_is_replayed_from_when_the_state_was_taken(tmp_path, seed):
+    random = np.random.default_rng(100 + seed)
+    live = Live(tmp_path, **BY_COMMAND)
+    jitter = float(random.choice([0.0, 0.002]))
+    play(live, random, int(random.integers(50, 150)), jitter)
+    live.start_recording()
+    play(live, random, 100, jitter)
+    live.until_replayable()
+    first = live.loop.recordings.describe()["replays_from"]
+    play(live, random, 80, jitter)
+    path = live.end()
+    verdict = verify(path)
+    assert verdict.first is None, str(verdict.first)
+    assert verdict.ended is None
+    assert verdict.is_identical
+    assert verdict.predictions == sum(p["seq"] >= first for p in live.publisher.predictions) > 40
+    assert verdict.first_bin == first
+
+
+def test_of_a_session_that_is_recorded_twice_both_are_replayed(tmp_path):
+    random = np.random.default_rng(1)
+    live = Live(tmp_path, **BY_COMMAND)
+    play(live, random, 60, 0.0)
+    paths = []
+    for _ in range(2):
+        live.start_recording()
+        live.until_replayable()
+        play(live, random, 60, 0.002)
+        paths.append(live.stop_recording())
+    live.end()
+    assert paths[0] != paths[1]
+    for path in paths:
+        assert verify(path).is_identical
+
+
+def test_a_recording_that_began_while_the_session_was_stopped_is_replayed_from_its_next_start(tmp_path):
+    live = Live(tmp_path, **BY_COMMAND)
     live.turn()
-    live.replies[-1].result(10)
-    live.send(200)
-    with pytest.raises(ModelError, match="began while the session was running"):
-        verify(live.end())
+    live.send(603, jitter=0.002)
+    live.catch_up()
+    live.ask("label", label="a")
+    live.ask("stop")
+    live.turn()
+    live.start_recording()
+    wait_until(lambda: live.turn() or live.loop.recordings.describe()["replays_from"] is not None)
+    live.ask("start")
+    live.turn()
+    live.connect()
+    live.count += 500
+    live.send(600, jitter=0.002)
+    bins = live.loop.seq
+    path = live.end()
+    verdict = verify(path)
+    assert verdict.is_identical, str(verdict)
+    assert verdict.first_bin == bins
+    assert verdict.before == 0
+
+
+def test_a_recording_whose_session_has_no_quiet_moment_says_why_and_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("neuroloop.session.recorded_state.PATIENCE_S", 0.0)
+    monkeypatch.setattr("neuroloop.session.recorded_state.lacking", lambda loop: "a decoder is being exchanged")
+    live = Live(tmp_path, **BY_COMMAND)
+    live.turn()
+    live.send(300)
+    live.catch_up()
+    live.start_recording()
+    live.send(300)
+    live.catch_up()
+    told = live.loop.recordings.describe()
+    assert (told["replays_from"], told["lacks"]) == (None, "a decoder is being exchanged")
+    path = live.end()
+    with pytest.raises(ModelError, match="ended before it had the session's state"):
+        verify(path)
+    with open_xdf(path) as file:
+        (events,) = of_type(file, "neuroloop-events")
+        texts = [json.loads(row[0]) for row in events.read().values]
+    (event,) = [event for event in texts if event["event"] == "recording_not_replayable"]
+    assert "can't be replayed so far" in event["detail"]
+
+
+def test_a_shadow_that_does_not_come_to_the_question_is_told_and_asked_again(tmp_path, monkeypatch):
+    monkeypatch.setattr("neuroloop.session.loop_state.SHADOWS_S", 0.05)
+    monkeypatch.setattr("neuroloop.session.recorded_state.AGAIN_S", 0.0)
+    process, works = Shadow.process, threading.Event()
+    monkeypatch.setattr(Shadow, "process", lambda *item: works.wait(60) and process(*item))
+    works.set()
+    live = Live(tmp_path, **BY_COMMAND)
+    live.turn()
+    live.send(300)
+    live.catch_up()
+    works.clear()
+    live.send(100)
+    live.catch_up()
+    live.start_recording()
+    wait_until(lambda: live.turn() or "a shadow did not come" in live.loop.recordings.describe()["lacks"])
+    works.set()
+    live.until_replayable()
+    live.send(300)
+    live.catch_up()
+    wait_until(live.shadow_is_idle)
+    time.sleep(0.02)
+    path = live.end()
+    monkeypatch.setattr(Shadow, "process", process)
+    assert verify(path).is_identical
+
+
+def test_another_setting_is_tried_on_a_recording_that_began_while_the_session_ran(tmp_path):
+    random = np.random.default_rng(3)
+    live = Live(tmp_path, **BY_COMMAND, **HEADSET)
+    live.turn()
+    for label in "abab":
+        live.send(800)
+        live.catch_up()
+        live.ask("label", label=label)
+    live.catch_up()
+    live.start_recording()
+    live.until_replayable()
+    play(live, random, 150, 0.0, rate=0.0)
+    path = live.end()
+    same = what_if(path, None, {})
+    assert same.agreement == 1.0
+    assert same.compared > 20
+    other = what_if(path, None, {"rereference.ridge": 0.5})
+    assert other.compared > 20
+    assert other.changes == {"rereference.ridge": 0.5}
+    assert what_if(path, None, {"bin_ms": 40}).replayed.bins == pytest.approx(same.replayed.bins / 2, abs=2)
+    assert verify(path).is_identical

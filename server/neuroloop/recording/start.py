@@ -1,0 +1,91 @@
+"""Where the replay of a recording begins: with the session; with what a process that was replaced had left; or at the
+moment at which the state of a session that was running was taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from neuroloop.config import SessionSettings, parse_session
+from neuroloop.errors import ModelError
+from neuroloop.recording.recorded import Note, RecordedSession
+from neuroloop.session.checkpoint import Tree, unpack
+
+BEFORE = ("clock_offset",)  # notes that hold until the next of their kind
+OF_BINS = ("stream", "front_end", "bin_ms", "block_ms", "window", "settle_ms")
+CHOSEN = ("mode", "half_life_s", "ridge", "ridge_absolute")  # of the rereference, by a person
+
+
+@dataclass(frozen=True)
+class Start:
+    """note: of that place. notes: of what came from there on. is_running: whether the session was.
+
+    checkpoint, labels: what the session's process began with; state: of its loop. One of them, or neither.
+    is_whole: nothing is otherwise that bins are made of.
+    """
+
+    note: Note
+    notes: list[Note]
+    is_running: bool
+    checkpoint: Tree | None = None
+    labels: tuple[Note, ...] = ()
+    state: Tree | None = None
+    is_whole: bool = True
+
+    @property
+    def seq(self) -> int:
+        """Of the first bin."""
+        return int(self.note["seq"])
+
+
+def start_of(recorded: RecordedSession, settings: SessionSettings | None = None) -> Start:
+    """settings: of the replay, where they are not the recorded ones. Raises ModelError where it can begin nowhere."""
+    begun, notes = recorded.begun, recorded.notes
+
+    def fitted(content: bytes) -> Tree:
+        tree = unpack(content)
+        return tree if settings is None else _with(tree, parse_session(begun["settings"]), settings)
+
+    if (found := begun.get("checkpoint")) is not None:
+        return Start(begun, notes, begun["is_running"], fitted(found["content"]), tuple(found["labels"]))
+    if begun["is_fresh"]:
+        return Start(begun, notes, begun["is_running"])
+    content = next((note for note in notes if note["kind"] == "state_content"), None)
+    if content is None:
+        raise ModelError(_refusal(begun))
+    at = next(i for i, note in enumerate(notes) if note["kind"] == "state" and note["number"] == content["number"])
+    state = fitted(content["content"])
+    kept = [note for note in notes[:at] if note["kind"] in BEFORE]
+    is_whole = settings is None or _bins(settings) == _bins(parse_session(begun["settings"]))
+    return Start(notes[at], kept + notes[at:], state["is_running"], state=state, is_whole=is_whole)
+
+
+def _bins(settings: SessionSettings) -> tuple[Any, ...]:
+    return tuple(getattr(settings, name) for name in OF_BINS)
+
+
+def _refusal(begun: Note) -> str:
+    why = "replay: the recording began while the session was running, "
+    if "checkpoint" in begun:
+        return f"{why}and ended before it had the session's state; its events (recording_not_replayable) say why"
+    return (
+        f"{why}so what it had learned by then is not in it; record again, or from the session's start "
+        "(recording.automatic)"
+    )
+
+
+def _with(tree: Tree, recorded: SessionSettings, settings: SessionSettings) -> Tree:
+    """The same for other settings: what a person now wants otherwise, and the shadows that there are then."""
+    names = {decoder.name for decoder in settings.decoders}
+    changed: dict[str, Any] = {}
+    if "decoders" in tree:
+        changed["decoders"] = [told for told in tree["decoders"] if told["place"] != "shadow" or told["name"] in names]
+    if tree.get("rereference") is not None:
+        changed["rereference"] = tree["rereference"] | _changed(recorded.rereference, settings.rereference)
+    return tree | changed
+
+
+def _changed(before: Any, now: Any) -> Mapping[str, Any]:
+    return {key: getattr(now, key) for key in CHOSEN if getattr(now, key) != getattr(before, key)}
