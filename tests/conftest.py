@@ -12,7 +12,11 @@ os.environ["LSLAPICFG"] = str(_lsl)
 
 os.environ["XDG_DATA_HOME"] = tempfile.mkdtemp(prefix="neuroloop-tests-data-")  # of servers that name no folder
 
+import hypothesis  # noqa: E402
 import pytest  # noqa: E402
+
+hypothesis.settings.register_profile("busy", deadline=None)  # the machine may be; no test has a limit in time
+hypothesis.settings.load_profile("busy")
 
 
 @pytest.fixture

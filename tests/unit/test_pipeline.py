@@ -167,7 +167,7 @@ def test_a_state_dict_brings_a_pipeline_to_the_same_bits(front_end):
 
 
 @given(stops=st.lists(st.integers(0, 4000), max_size=30))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_rates_do_not_depend_to_the_bit_on_how_the_samples_were_chunked(stops):
     samples = spiking(0.4, channels=4)
     times = 7 + np.arange(len(samples)) / 10_000

@@ -142,7 +142,7 @@ def test_an_id_that_messagepack_cannot_carry_is_refused_without_it(open_stream: 
     assert receive(stream)["id"] == 1
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(message=st.binary(max_size=80) | st.text(max_size=80))
 def test_no_message_ends_the_stream(open_stream: Open, message: str | bytes) -> None:
     stream = open_stream("demo", "topics=events")

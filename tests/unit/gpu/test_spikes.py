@@ -36,7 +36,7 @@ class Detector:
     st.sampled_from([1, 4, 5, 8, 10, 20, 40]),
     st.integers(1, 30),
 )
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_any_pattern_of_crossings_is_counted_as_on_the_cpu(patterns, refractory, n, calibration):
     """At 1 kHz a period of sigma is 10 samples, so stretches, tiles and blocks meet in all ways."""
     data = np.array(patterns, np.float32).T
@@ -54,7 +54,7 @@ def test_any_pattern_of_crossings_is_counted_as_on_the_cpu(patterns, refractory,
 
 
 @given(st.lists(st.booleans(), min_size=300, max_size=300), st.integers(3, 40))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_no_two_spikes_are_nearer_than_the_refractory_period_and_none_is_left_out(below, refractory):
     """A greedy walk through the crossings: the words of the specification."""
     detector = Detector(300, 1, 30_000.0, refractory_ms=refractory / 30, calibration_s=0.01, half_life_s=1e9)

@@ -24,7 +24,7 @@ def test_nothing_is_seen_before_the_first_sample():
 
 
 @given(st.lists(st.tuples(st.integers(0, 2), st.floats(0, 100)), min_size=1, max_size=30))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_the_rate_is_the_mean_of_the_samples_of_its_class_however_often_it_was_shown(samples):
     given = [([value, 2 * value], index) for index, value in samples]
     rates, sums = learned(*given), learned(*given, rule="sum")

@@ -79,7 +79,7 @@ def test_a_bank_is_an_encoder():
 
 
 @given(bank=banks, seed=st.integers(0, 99))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_frame_by_frame_gives_the_rates_of_the_whole_recording(bank, seed):
     stimulus, counts = make_stimulus(bank, seed=seed)
     whole = bank.run(stimulus, counts)
@@ -91,7 +91,7 @@ def test_frame_by_frame_gives_the_rates_of_the_whole_recording(bank, seed):
 
 
 @given(bank=banks)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_single_precision_is_within_a_ten_thousandth_of_double(bank):
     stimulus, counts = make_stimulus(bank)
     single, double = bank.run(stimulus, counts), bank.run(stimulus.astype(np.float64), counts)
@@ -101,7 +101,7 @@ def test_single_precision_is_within_a_ten_thousandth_of_double(bank):
 
 
 @given(bank=banks, seed=st.integers(0, 99))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_the_state_comes_back_bit_for_bit_in_the_middle_of_a_stream(bank, seed):
     stimulus, counts = make_stimulus(bank, seed=seed)
     for t in range(5):
@@ -119,7 +119,7 @@ def test_the_state_comes_back_bit_for_bit_in_the_middle_of_a_stream(bank, seed):
 
 
 @given(bank=banks)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_a_file_holds_the_bank_bit_for_bit(bank):
     back = LNP.load(bank.save())
     assert (back.cells, back.frame, back.settings) == (bank.cells, bank.frame, bank.settings)
@@ -463,7 +463,7 @@ def test_a_file_that_claims_what_it_does_not_hold_is_refused(key, value, message
 
 
 @given(st.binary(max_size=64))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_any_bytes_give_a_model_error(data):
     with pytest.raises(ModelError, match="LNP weights"):
         LNP.load(data)

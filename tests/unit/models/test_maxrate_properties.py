@@ -31,7 +31,7 @@ SETTINGS = st.fixed_dictionaries(
         "half_life_s": st.sampled_from([None, 3.0]),
     }
 )
-few = settings(max_examples=40, deadline=None)
+few = settings(max_examples=40)
 
 
 def taught(lessons, model=MaxRate, **chosen):

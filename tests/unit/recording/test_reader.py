@@ -70,7 +70,7 @@ def recordings(draw):
 
 
 @given(recordings())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_streams_of_any_kind_are_read_as_pyxdf_reads_them(folder, data):
     path = folder / "any.xdf"
     path.write_bytes(data)
@@ -89,7 +89,7 @@ def test_streams_of_any_kind_are_read_as_pyxdf_reads_them(folder, data):
 
 
 @given(recordings(), st.data())
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_a_range_is_that_part_of_the_whole_whatever_was_read_before(folder, data, draw):
     path = folder / "range.xdf"
     path.write_bytes(data)
@@ -105,7 +105,7 @@ def test_a_range_is_that_part_of_the_whole_whatever_was_read_before(folder, data
 
 
 @given(st.data())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_a_file_cut_at_any_byte_has_everything_before_the_torn_chunk(folder, data):
     path = folder / "cut.xdf"
     path.unlink(missing_ok=True)
@@ -174,7 +174,7 @@ def test_after_damage_reading_goes_on_at_the_next_boundary(tmp_path):
 
 
 @given(st.integers(0, 10_000), st.binary(min_size=1, max_size=60))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_no_damage_keeps_a_file_from_being_opened_and_read(folder, place, garbage):
     """What lies behind the first boundary after the damage is there."""
     head = made.file_header() + made.header(1, "a", "int16") + made.header(2, "m", "string", 1, 0.0)

@@ -39,7 +39,7 @@ def folder(tmp_path_factory):
 
 
 @given(share=st.floats(0, 1))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_a_file_cut_at_any_byte_becomes_whole_and_loses_no_whole_chunk(recorded, folder, share):
     whole, _ = recorded
     data = whole[: round(4 + share * (len(whole) - 4))]

@@ -50,7 +50,7 @@ def streams(draw):
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @given(streams())
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_pyxdf_reads_exactly_what_was_written(tmp_path, drawn):
     path = tmp_path / f"{time.monotonic_ns()}.xdf"
     with XdfWriter(path) as writer:

@@ -47,7 +47,7 @@ def damaged(draw):
     return bytes(data)
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=400, suppress_health_check=[HealthCheck.too_slow])
 @given(data=damaged())
 def test_a_damaged_file_is_read_or_refused_with_a_reason(data):
     with contextlib.suppress(NeuroloopError):

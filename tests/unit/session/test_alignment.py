@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from neuroloop.session.alignment import Alignment
@@ -119,7 +119,6 @@ def test_two_streams_on_one_grid_do_not_change_bins_by_the_error_of_their_clocks
     assert [frame[0] for frame in frames] == list(range(100))
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.floats(0, 0.5), min_size=1, max_size=60).map(sorted),
     st.lists(st.integers(1, 9), min_size=1, max_size=60),

@@ -102,7 +102,7 @@ def test_samples_that_are_skipped_count_as_missing_with_the_gaps_between_them():
     gaps=st.lists(st.tuples(st.integers(1, 30), st.integers(1, 90)), max_size=4),
     stops=st.lists(st.integers(0, 200), max_size=12),
 )
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_pieces_do_not_depend_on_how_the_samples_arrived(gaps, stops):
     samples = np.random.default_rng(0).standard_normal((200, 2)).astype(np.float32)
     positions = np.cumsum([run for run, _ in gaps])

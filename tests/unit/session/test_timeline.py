@@ -42,7 +42,7 @@ def test_a_jump_of_whole_samples_is_a_gap_of_that_many_known_at_once(missing):
     holes=st.lists(st.tuples(st.integers(1, 300), st.integers(1, 2000)), max_size=6),
     chunks=st.lists(st.integers(1, 400), max_size=20),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_gaps_do_not_depend_on_how_the_samples_were_chunked(holes, chunks):
     counts = np.concatenate([[0]] + [np.r_[np.ones(run), 1 + missing] for run, missing in holes])
     times = 100 + np.cumsum(counts) / RATE
@@ -220,7 +220,7 @@ def test_samples_that_come_after_they_were_counted_as_missing_are_surplus():
     chunks=st.lists(st.integers(1, 400), max_size=20),
     at=st.integers(1001, 2800),
 )
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_whatever_order_samples_come_in_those_kept_and_those_missing_fill_the_time_once(order, chunks, at):
     true = np.arange(3000) / RATE
     times = np.r_[true[:at], true[at : at + 60][list(order)], true[at + 60 :]]

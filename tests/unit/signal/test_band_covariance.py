@@ -45,7 +45,7 @@ def test_it_is_the_mean_product_of_the_causally_filtered_channels():
 
 
 @given(st.lists(st.integers(0, 400), max_size=5))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_it_is_the_same_to_the_bit_however_samples_were_cut(cuts):
     data = eeg(400)
     whole, parts = stage(notch=[50.0]), stage(notch=[50.0])

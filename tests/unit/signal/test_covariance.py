@@ -21,7 +21,7 @@ def assert_same(one, other, rtol=1e-9):
 
 
 @given(st.lists(st.integers(0, 200), max_size=6))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_blocks_add_up_to_the_covariance_of_all_samples(cuts):
     data = noise(200, 7)
     covariance = Covariance(CLUSTERS, 7)

@@ -27,7 +27,7 @@ def test_the_output_is_that_of_sosfilt(band, order, notch, fs, channels):
 
 
 @given(st.lists(st.integers(0, 600), max_size=6))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @pytest.mark.parametrize("precision", ["single", "double"])
 def test_the_output_does_not_depend_to_the_bit_on_how_samples_were_cut(precision, cuts):
     data = noise(600, 3)

@@ -111,7 +111,7 @@ def test_the_cold_start_is_as_published():
 
 
 @given(st.integers(0, 10_000), st.integers(2, 12), st.floats(-1e4, 1e4))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_common_mode_is_removed_exactly_where_nothing_else_is_there(seed, channels, offset):
     """Noise-free, one source, any gains: what is left of the fluctuation is rounding, 1e-7 of the input.
 
@@ -125,7 +125,7 @@ def test_a_common_mode_is_removed_exactly_where_nothing_else_is_there(seed, chan
 
 
 @given(st.integers(0, 10_000), st.integers(0, 5), st.floats(-1e3, 1e3))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_channels_output_depends_on_itself_as_the_identity_does(seed, channel, step):
     lrr, data = LRR(6, LRRSettings(clusters=3)).fit(mixed(seed=seed)), mixed(20, seed=seed + 1)
     changed = data.copy()
@@ -136,7 +136,7 @@ def test_a_channels_output_depends_on_itself_as_the_identity_does(seed, channel,
 
 
 @given(st.lists(st.integers(0, 600), max_size=8), st.sampled_from([None, 0.05, 1.0]), st.integers(0, 1000))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_chunks_of_any_size_give_what_all_samples_at_once_give(cuts, half_life_s, seed):
     chosen = LRRSettings(half_life_s=half_life_s, clusters=CLUSTERS, min_samples_per_channel=1)
     data = mixed(seed=seed) + 100
@@ -149,7 +149,7 @@ def test_chunks_of_any_size_give_what_all_samples_at_once_give(cuts, half_life_s
 
 
 @given(st.integers(0, 10_000), st.floats(-1e3, 1e3))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_the_output_of_float32_is_that_of_float64_to_four_digits(seed, offset):
     data = mixed(seed=seed) + offset
     single, double = LRR(6).fit(data.astype(np.float32)), LRR(6).fit(data)
@@ -160,7 +160,7 @@ def test_the_output_of_float32_is_that_of_float64_to_four_digits(seed, offset):
 
 
 @given(st.integers(0, 10_000), st.sampled_from([None, 0.1]), st.booleans())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_the_state_comes_back_bit_for_bit(seed, half_life_s, solved):
     chosen = LRRSettings(half_life_s=half_life_s, clusters=CLUSTERS)
     first, second = (LRR(6, chosen, nominal_srate=1000) for _ in range(2))
@@ -183,7 +183,7 @@ def test_the_state_comes_back_bit_for_bit(seed, half_life_s, solved):
 
 
 @given(st.permutations(range(6)))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_weights_find_their_channels_in_any_order(order):
     labels = [f"c{i}" for i in range(6)]
     data = mixed()

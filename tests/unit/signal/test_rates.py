@@ -7,7 +7,7 @@ from neuroloop.signal.rates import RateWindow
 
 
 @given(st.integers(1, 9), st.integers(1, 40), st.integers(0, 1000))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_the_mean_is_over_the_last_bins_or_over_fewer_at_first(window, bins, seed):
     values = np.random.default_rng(seed).poisson(3.0, (bins, 4)).astype(np.float32)
     rates = RateWindow(4, window)

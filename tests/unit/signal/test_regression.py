@@ -54,7 +54,7 @@ def test_each_cluster_is_regressed_by_itself_and_the_rest_stays():
 
 
 @given(st.integers(0, 10_000), st.integers(3, 9))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_a_common_mode_without_noise_is_removed_exactly(seed, channels):
     rng = np.random.default_rng(seed)
     gains = rng.uniform(0.5, 4, channels)
@@ -63,7 +63,7 @@ def test_a_common_mode_without_noise_is_removed_exactly(seed, channels):
 
 
 @given(st.integers(0, 10_000))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_what_is_subtracted_from_a_channel_never_depends_on_the_channel_itself(seed):
     data = mixed(seed=seed)
     weights = fitted(data, ridge=1e-3).matrix
@@ -139,7 +139,7 @@ def test_a_cluster_of_dead_channels_stays_as_it_is():
 
 
 @given(st.integers(0, 10_000))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_a_channel_that_repeats_another_gives_the_minimum_norm_solution(seed):
     data = mixed(seed=seed)
     data[:, 4] = 2.5 * data[:, 1]

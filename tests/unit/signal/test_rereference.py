@@ -50,7 +50,7 @@ def test_channels_in_no_cluster_pass_to_the_bit():
 
 
 @given(st.integers(0, 8), st.integers(0, 1000))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_what_is_subtracted_from_a_channel_does_not_depend_on_it(channel, seed):
     stage, block = Rereference([range(9)], 9), noise(30, seed=seed)
     stage.set_weights(random_weights([range(9)], seed))

@@ -87,7 +87,7 @@ def test_one_pass_over_tiles_gives_the_bits_of_the_stages(layout, size):
 
 
 @given(st.lists(st.integers(1, 200), min_size=1, max_size=12))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_spikes_do_not_depend_on_how_samples_were_cut(sizes):
     whole, cut = make(), make()
     data = voltage(600 + sum(sizes), 96)

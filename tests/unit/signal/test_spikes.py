@@ -52,7 +52,7 @@ def test_the_first_sigma_is_the_scaled_median_of_the_calibration():
 
 
 @given(st.lists(st.integers(0, 6200), max_size=8))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_a_long_calibration_takes_evenly_spaced_samples_however_they_were_cut(cuts):
     data, stage = noise(6200), detector(calibration_s=0.2, half_life_s=1e9)
     total = sum(stage(part).copy() for part in np.split(data, sorted(cuts)))
@@ -92,7 +92,7 @@ def test_a_calibration_that_waits_to_be_concluded_survives_being_kept():
 
 
 @given(st.lists(st.integers(0, 2500), max_size=8))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_spikes_do_not_depend_to_the_bit_on_how_samples_were_cut(cuts):
     data = noise(2500)
     whole = detector()

@@ -29,7 +29,7 @@ def layouts(draw):
 
 
 @given(layouts())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_every_channel_has_one_lane_beside_the_rest_of_its_cluster(layout):
     clusters, count = layout
     tiles = lay_out(clusters, count)
@@ -49,7 +49,7 @@ def test_every_channel_has_one_lane_beside_the_rest_of_its_cluster(layout):
 
 
 @given(layouts(), st.sampled_from([np.float32, np.float64]), st.integers(0, 20))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_tile_holds_its_channels_and_zeros_in_empty_lanes(layout, dtype, samples):
     clusters, count = layout
     tiles = lay_out(clusters, count)

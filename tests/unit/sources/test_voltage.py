@@ -24,7 +24,7 @@ def whole() -> np.ndarray:
     return Voltage(SMALL)(0, LENGTH).copy()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(cuts=st.lists(st.integers(0, LENGTH), max_size=40))
 def test_samples_do_not_depend_to_the_bit_on_how_the_session_is_cut(whole: np.ndarray, cuts: list[int]) -> None:
     assert pieces(Voltage(SMALL), cuts).tobytes() == whole.tobytes()

@@ -28,7 +28,7 @@ def numbers(after: Chunk) -> np.ndarray:
     return found
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=SEEDS, count=COUNTS)
 def test_drop_leaves_out_one_run_of_samples(seed, count):
     after, effect = apply("drop", seed, chunk(count))
@@ -38,7 +38,7 @@ def test_drop_leaves_out_one_run_of_samples(seed, count):
     assert (np.diff(numbers(after)) > 0).all()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=SEEDS, count=COUNTS)
 def test_duplicate_sends_one_run_of_samples_again_at_once(seed, count):
     after, effect = apply("duplicate", seed, chunk(count))
@@ -49,7 +49,7 @@ def test_duplicate_sends_one_run_of_samples_again_at_once(seed, count):
     assert np.diff(numbers(after))[back[0]] == 1 - effect.repeated
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=SEEDS, count=COUNTS)
 def test_reorder_keeps_every_sample_and_counts_those_that_come_after_a_later_one(seed, count):
     after, effect = apply("reorder", seed, chunk(count))
@@ -58,7 +58,7 @@ def test_reorder_keeps_every_sample_and_counts_those_that_come_after_a_later_one
     assert effect.late == sum(order[i] < order[:i].max(initial=-1) for i in range(count))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=SEEDS, count=COUNTS, channels=st.integers(1, 20))
 def test_nan_counts_the_values_that_are_not_finite_and_changes_no_other(seed, count, channels):
     before = chunk(count, channels)
@@ -70,7 +70,7 @@ def test_nan_counts_the_values_that_are_not_finite_and_changes_no_other(seed, co
     assert np.isfinite(before.samples).all()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=SEEDS)
 def test_step_is_of_whole_samples_and_far_enough_to_be_told_from_disorder(seed):
     _, effect = apply("step", seed, chunk(2))
@@ -79,7 +79,7 @@ def test_step_is_of_whole_samples_and_far_enough_to_be_told_from_disorder(seed):
 
 
 @pytest.mark.parametrize("kind", ["delay", "stall", "channels", "kill"])
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=SEEDS, count=COUNTS)
 def test_faults_of_the_connection_change_no_sample(kind, seed, count):
     before = chunk(count)
@@ -89,7 +89,7 @@ def test_faults_of_the_connection_change_no_sample(kind, seed, count):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=SEEDS, rate=st.sampled_from([1.0, 250.0, 30_000.0]))
 def test_a_stretch_has_two_samples_or_more_and_lasts_no_longer_than_the_kind_may(kind, seed, rate):
     samples = stretch_samples(kind, np.random.default_rng(seed), rate)
