@@ -188,6 +188,23 @@ def test_a_swap_and_labels_that_were_acknowledged_just_before_the_kill_are_there
     assert decoder(victim)["learned"] == {"left": 1, "right": 1}
 
 
+def test_a_session_that_was_being_recorded_still_is_and_one_that_was_not_is_not(victim):
+    client, name = victim.client, victim.name
+    begun = client.start_recording(name)["name"]
+    os.kill(victim.pid, signal.SIGKILL)
+    victim.event("session_restarted")
+    victim.more_bins()
+    goes_on = client.status(name)["recording"]
+    assert (goes_on["state"], goes_on["name"] == begun) == ("recording", False)
+    client.stop_recording(name)
+    os.kill(victim.pid, signal.SIGKILL)
+    victim.event("session_restarted", 2)
+    victim.more_bins()
+    assert client.status(name)["recording"] is None
+    kept = [recording["name"] for recording in client.recordings()]
+    assert sorted(one for one in kept if one.startswith(name)) == sorted([begun, goes_on["name"]])
+
+
 @pytest.mark.parametrize("damaged", [1, 2])
 def test_a_damaged_checkpoint_is_told_and_the_one_before_is_used_or_the_session_starts_cold(victim, folder, damaged):
     teach(victim)

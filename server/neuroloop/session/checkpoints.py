@@ -99,6 +99,11 @@ class Checkpoints:
         """Whether the session began with a checkpoint."""
         return self._found is not None
 
+    @property
+    def was_recording(self) -> bool | None:
+        """Whether the process before was to record; None without one."""
+        return None if self._found is None else bool(self._found["is_recording"])
+
     def found(self) -> dict[str, Any] | None:
         """What it began with, for a recording: the checkpoint as a file, and the labels that came after it."""
         if self._found is None:

@@ -36,6 +36,7 @@ class Recordings:
         self._loop = loop
         self._publish = publish
         self._folder = folder
+        self.is_wanted = False  # by the configuration or by who asked last
         self._recorder: Recorder | None = None
         self._told_samples = self._told_messages = 0
         self._told_behind = False
@@ -48,9 +49,10 @@ class Recordings:
 
     def begin(self) -> None:
         """The session begins; a recording that can't is told, and holds nothing up."""
-        if not self._loop.session.recording.automatic or self._folder is None:
-            return
-        self._start(self._loop.session.autostart)
+        was_wanted = self._loop.checkpoints.was_recording
+        self.is_wanted = self._loop.session.recording.automatic if was_wanted is None else was_wanted
+        if self.is_wanted and self._folder is not None:
+            self._start(self._loop.session.autostart)
 
     def start(self, reply: Future[Any]) -> None:
         """`reply` gets a description as soon as the file is there, or why there is none. Raises Conflict."""
@@ -58,14 +60,21 @@ class Recordings:
             assert self._recorder is not None
             raise Conflict(f"recording {self._recorder.path.stem!r} is running; stop it first")
         recorder = self._start(self._loop.inlet is not None)
+        reply = self._want(True, reply)
         recorder.opened.add_done_callback(lambda opened: _pass_on(opened, reply))
 
     def stop(self, reply: Future[Any]) -> None:
         """`reply` gets what is on the disk, when it is. Raises Conflict."""
         if not self._is_on or self._recorder is None:
             raise Conflict(f"session {self._loop.session.name!r} is not being recorded")
+        reply = self._want(False, reply)
         self._recorder.closed.add_done_callback(lambda closed: _pass_on(closed, reply))
         self._recorder.end()
+
+    def _want(self, is_wanted: bool, reply: Future[Any]) -> Future[Any]:
+        """Returns what is passed on to `reply` as soon as a process in the place of this one would want the same."""
+        self.is_wanted = is_wanted
+        return self._loop.checkpoints.hold(reply)
 
     def annotate(self, text: str, time: float) -> dict[str, Any]:
         """A remark, for this LSL time. Raises Conflict."""

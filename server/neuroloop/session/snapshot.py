@@ -73,6 +73,7 @@ class Snapshot:
         self.tree_so_far: Tree = {
             "seq": loop.seq,
             "is_running": loop.inlet is not None,
+            "is_recording": loop.recordings.is_wanted,
             "tally": dict(vars(loop.health.tally)),
         }
         labels = loop.labels
