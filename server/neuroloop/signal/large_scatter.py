@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg.blas import ssyrk
 
 from neuroloop.compiled import kernel
 
@@ -40,6 +39,9 @@ class LargeScatter:
     """Accumulates the scatter of some channels. weight: effective number of samples, of the window as `within`."""
 
     def __init__(self, channels: NDArray[np.intp], channel_count: int) -> None:
+        from scipy.linalg.blas import ssyrk  # a quarter of what a session imports, and few have such a cluster
+
+        self._add_square = ssyrk
         self.channels = channels
         size = len(channels)
         self._is_whole = np.array_equal(channels, np.arange(channel_count))
@@ -77,7 +79,7 @@ class LargeScatter:
         centered = self._centered[:n]
         np.subtract(rows, self._shift, out=centered, casting="same_kind")
         np.sum(centered, axis=0, out=self._block_sums)
-        ssyrk(1.0, centered.T, beta=keep if self._within else 0.0, c=self._product.T, lower=1, overwrite_c=1)
+        self._add_square(1.0, centered.T, beta=keep if self._within else 0.0, c=self._product.T, lower=1, overwrite_c=1)
         self._sums *= keep
         self._sums += self._block_sums
         self._within = keep * self._within + n

@@ -27,7 +27,6 @@ from numpy.typing import NDArray
 
 from neuroloop.compiled import kernel
 from neuroloop.signal.covariance import CovarianceSnapshot
-from neuroloop.signal.lapack import cholesky, invert
 from neuroloop.signal.weights import Weights
 
 F64 = NDArray[np.float64]
@@ -136,6 +135,8 @@ def _rank(values: NDArray[Any], tolerance: float, most: int) -> int:
 
 def _solve_cluster(scatter: F64, ridge: float, resolution: float) -> tuple[F64, int, float | None, str]:
     """Weights of a cluster without dead channels, its rank, its condition number (None if singular), the method."""
+    from neuroloop.signal.lapack import cholesky, invert  # imports scipy.linalg, 0.1 s of a session's start
+
     size = len(scatter)
     tolerance = max(size * float(np.finfo(np.float64).eps), resolution)
     scale, scratch, sums, matrix = np.empty(size), np.empty(size), np.empty(size), np.empty((size, size))
@@ -161,7 +162,7 @@ def _solve_cluster(scatter: F64, ridge: float, resolution: float) -> tuple[F64, 
 
 
 def warm_up() -> None:
-    """Compile the kernels now: at the first solve, that would hold the interpreter's lock while a loop runs beside."""
+    """Compile and import now: at the first solve, that would hold the interpreter's lock while a loop runs beside."""
     for writeable in (True, False):  # Numba tells them apart; a snapshot's scatter is not, what is left of it may be
         scatter = np.eye(2)
         scatter.flags.writeable = writeable
