@@ -191,6 +191,78 @@ def test_a_headset_session_that_was_killed_is_replayed_and_so_is_the_one_that_go
     checked(path_of(again), len(bins))
 
 
+BY_COMMAND = RECORDING | {"automatic": False}
+
+
+def record(session):
+    """Begin, and wait until the session's state is in the recording; returns the file."""
+    name = session.command("recording_start")["name"]
+    session.until(lambda: session.command("status")["recording"]["replays_from"] is not None, "the state")
+    return session.recordings / f"{name}.xdf"
+
+
+def test_recordings_that_begin_and_end_while_a_session_learns_and_swaps_are_replayed_to_the_bit(broadband, source):
+    shadows = [{"name": "one"}, {"name": "two", "role": "shadow"}]
+    session = broadband(decoders=shadows, recording=BY_COMMAND)
+    source.wait_for_consumers()
+    stream_live(session, source, 1.0, seed=1)
+    session.command("label", label="a")
+    session.ask("decoder_load", **loading(data=weights(trained(features=8)), state="carry"))
+    stream_live(session, source, 0.7, seed=2)
+    session.answer("decoder_load")
+    session.command("label", label="b")
+    first = record(session)
+    stream_live(session, source, 0.6, seed=3)
+    session.command("decoder_rollback")
+    session.command("label", label="a")
+    stream_live(session, source, 0.5, seed=4)
+    session.command("recording_stop")
+    stream_live(session, source, 0.3, seed=5)
+    second = record(session)
+    session.ask("decoder_promote", name="two")
+    stream_live(session, source, 0.5, seed=6)
+    session.answer("decoder_promote")
+    session.command("label", label="b")
+    stream_live(session, source, 0.5, seed=7, missing=700)
+    session.command("recording_stop")
+    told = session.events("recording_replayable")
+    assert [f"{event['recording']}.xdf" for event in told] == [first.name, second.name]
+    for path, event in zip((first, second), told, strict=True):
+        verdict = checked(path, 40)
+        assert verdict.first_bin == event["first_seq"] > 0
+    assert len({p["rereference"] for p in session.predictions()}) > 4
+
+
+@pytest.mark.parametrize("kind", ["counts", "headset"])
+def test_so_are_those_of_other_front_ends(kind, start_session, open_source, unique_name):
+    rate = 1000.0 if kind == "counts" else SRATE
+    settings = load(example(kind)).sessions[0].model_dump(mode="json")
+    settings |= {"name": unique_name, "stream": {"name": unique_name}, "recording": BY_COMMAND, "markers": []}
+    settings |= {"rereference": settings["rereference"] | {"clusters": None}, "outlets": {"enabled": False}}
+    session = start_session(**settings)
+    source = open_source(unique_name, channel_count=8, nominal_srate=rate)
+    source.wait_for_consumers()
+
+    def send(seconds, seed):
+        if kind == "counts":
+            fires = (np.arange(8) < 4) == seed % 2
+            data = np.random.default_rng(seed).poisson(0.02 + 0.1 * fires, (round(seconds * rate), 8))
+        else:
+            data = rhythm(seconds, 10, 5 + 35 * (seed % 2), seed=seed)
+        send_live(session, source, data.astype(np.float32), speed=4)
+
+    classes = session.settings.classes
+    send(3.0, seed=1)
+    session.command("label", label=classes[0])
+    path = record(session)
+    send(3.0, seed=2)
+    session.command("label", label=classes[1])
+    send(3.0, seed=3)
+    session.command("recording_stop")
+    assert {p["label"] for p in session.predictions()} > {None}
+    assert checked(path, 20).first_bin > 0
+
+
 def test_a_recording_that_was_changed_is_told_with_bin_and_stage(broadband, source, tmp_path):
     session = broadband()
     source.wait_for_consumers()

@@ -166,6 +166,39 @@ def test_a_state_dict_brings_a_pipeline_to_the_same_bits(front_end):
         assert left[1].tobytes() == right[1].tobytes()
 
 
+@pytest.mark.parametrize("front_end", [BROADBAND, {"kind": "counts"}, EEG, PAIRS], ids=lambda f: f["kind"])
+@given(blocks=st.integers(0, 120), missing=st.sets(st.integers(0, 160), max_size=4))
+@settings(max_examples=8, deadline=None)
+def test_the_state_after_any_block_brings_another_pipeline_to_the_same_bits(front_end, blocks, missing):
+    rate = 2500 if front_end is BROADBAND else 250
+    front_end = front_end | {"band": [300, 1000]} if front_end is BROADBAND else front_end
+    settings_ = session(front_end, bin_ms=40, block_ms=8, rereference={"clusters": 2}, window=4)
+    samples = np.abs(spiking(1.4, rate, channels=4))
+    one, other = (Pipeline(settings_, rate, labels(4)) for _ in range(2))
+
+    def step(pipeline, number):
+        size = pipeline.block_samples
+        pipeline.step(np.ascontiguousarray(samples[number * size : (number + 1) * size]), number not in missing)
+        ends = (number + 1) * size % pipeline.bin_samples == 0
+        outcome = pipeline.finish_bin() if ends else None
+        told = outcome and (outcome.values.tobytes(), outcome.rates.tobytes(), outcome.reason, outcome.gap)
+        pipeline.accumulate()
+        return told
+
+    for number in range(blocks):
+        step(one, number)
+    other.load_state_dict(one.stream_state())
+    if one.front_end.rereference is not None:
+        kept = one.front_end.rereference.covariance.state_dict()
+        other.front_end.rereference.covariance.load_state_dict(kept)
+    for number in range(blocks, len(samples) // one.block_samples):
+        assert step(one, number) == step(other, number)
+    if one.front_end.rereference is not None:
+        mine, yours = (pipeline.front_end.rereference.covariance.snapshot() for pipeline in (one, other))
+        assert (mine.samples, mine.mean.tobytes()) == (yours.samples, yours.mean.tobytes())
+        assert [part.tobytes() for part in mine.scatter] == [part.tobytes() for part in yours.scatter]
+
+
 @given(stops=st.lists(st.integers(0, 4000), max_size=30))
 @settings(max_examples=20)
 def test_rates_do_not_depend_to_the_bit_on_how_the_samples_were_chunked(stops):

@@ -6,7 +6,7 @@ from sklearn.linear_model import Ridge as TheirRidge
 
 from neuroloop.errors import ModelError
 from neuroloop.models import decoder_files
-from neuroloop.models.base import digest
+from neuroloop.models.base import Remembering, digest
 from neuroloop.models.continuous import Kalman, Ridge
 from neuroloop.models.continuous_fit import fit_kalman, fit_ridge
 from neuroloop.models.continuous_settings import KalmanSettings, RidgeSettings
@@ -110,6 +110,17 @@ def test_a_reset_restarts_the_filter(kalman):
     assert not np.allclose(kalman.predict(features[0]).values, first[0])
     kalman.reset()
     np.testing.assert_array_equal([kalman.predict(row).values for row in features[:5]], first)
+
+
+def test_with_its_memory_another_filter_goes_on_to_the_bit(kalman):
+    features, _ = movement()
+    other = fitted(Kalman, fit_kalman, *movement(), KalmanSettings())
+    for row in features[:9]:
+        kalman.predict(row)
+    assert isinstance(kalman, Remembering)
+    other.recall(kalman.memory())
+    for row in features[9:30]:
+        assert kalman.predict(row).values.tobytes() == other.predict(row).values.tobytes()
 
 
 def test_a_missing_feature_makes_it_abstain_while_the_filter_moves_on(kalman):

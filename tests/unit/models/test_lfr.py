@@ -6,7 +6,7 @@ import pytest
 
 from neuroloop.errors import ModelError
 from neuroloop.models import base, decoder_files
-from neuroloop.models.base import Decoder, digest
+from neuroloop.models.base import Decoder, Remembering, digest
 from neuroloop.models.lfr import LFR
 from neuroloop.models.lfr_settings import LFRSettings
 from neuroloop.models.lfr_state import backbone_shapes
@@ -167,6 +167,20 @@ def test_it_comes_back_from_its_file_as_it_was(head, backbone):
     rates = np.random.default_rng(5).poisson(10, (9, UNITS)).astype(np.float32)
     for one, other in zip(answers(decoder, rates), answers(loaded, rates), strict=True):
         np.testing.assert_array_equal(one.probability, other.probability)
+
+
+@pytest.mark.parametrize("backbone", ["conv", "gru"])
+@pytest.mark.parametrize("seen", [0, 1, 4, 5, 13])
+def test_with_its_memory_another_one_goes_on_to_the_bit(backbone, seen):
+    one, other = make_decoder(backbone=backbone), make_decoder(backbone=backbone)
+    rates = np.random.default_rng(5).poisson(10, (seen + 12, UNITS)).astype(np.float32)
+    answers(one, rates[:seen])
+    answers(other, rates[:3])
+    assert isinstance(one, Remembering)
+    other.recall(one.memory())
+    for mine, yours in zip(answers(one, rates[seen:]), answers(other, rates[seen:]), strict=True):
+        assert mine.reason == yours.reason
+        assert mine.values.tobytes() == yours.values.tobytes()
 
 
 @pytest.mark.parametrize(

@@ -95,3 +95,15 @@ def test_before_a_model_is_loaded_it_abstains_and_no_label_teaches_it():
     assert fresh.predict(np.ones(4)).reason.startswith("untrained: ")
     with pytest.raises(ModelError, match="upload a new version"):
         fresh.learn(np.ones(4), 0)
+
+
+@pytest.mark.parametrize("seen", [0, 2, 7])
+def test_with_its_memory_another_one_goes_on_to_the_bit(seen):
+    one, other = (decoder(linear(shape=(1, "bins", 4)), window=3) for _ in range(2))
+    rates = np.random.default_rng(1).standard_normal((12, 4))
+    for row in rates[:seen]:
+        one.predict(row)
+    other.recall(one.memory())
+    for row in rates[seen:]:
+        mine, yours = one.predict(row), other.predict(row)
+        assert (mine.reason, mine.values.tobytes()) == (yours.reason, yours.values.tobytes())

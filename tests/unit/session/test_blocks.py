@@ -149,3 +149,32 @@ def test_surplus_samples_among_those_that_are_skipped_are_not_missing():
         if isinstance(piece, Block):
             break
     assert sum(p.missing if isinstance(p, Block) else p.bins * BIN for p in pieces) == 43
+
+
+@given(
+    gaps=st.dictionaries(st.integers(1, 299), st.sampled_from([-3, 1, 7, 20, 133]), max_size=5),
+    stops=st.lists(st.integers(0, 300), max_size=8).map(sorted),
+    cut=st.integers(0, 300),
+)
+@settings(max_examples=40, deadline=None)
+def test_another_one_with_its_state_cuts_the_same_blocks_wherever_that_is_taken(gaps, stops, cut):
+    samples = np.random.default_rng(cut).standard_normal((300, 2)).astype(np.float32)
+    samples[np.random.default_rng(0).integers(300, size=9), 0] = np.nan
+    times, one, other = 5.0 + np.arange(300) / RATE, cutter(), cutter()
+    one.add_gaps(sorted(gaps.items()))
+    consumed = 0
+    while not isinstance(piece := one.cut(samples, times, consumed, cut), int):
+        consumed = piece.consumed if isinstance(piece, Block) else consumed
+    other.load_state_dict(one.state_dict())
+    pieces = []
+    for cutting in (one, other):
+        consumed, found = piece, []
+        for stop in (*(stop for stop in stops if stop > cut), 300):
+            while not isinstance(got := cutting.cut(samples, times, consumed, stop), int):
+                if isinstance(got, Block):
+                    consumed = got.consumed
+                    got = (got.samples.tobytes(), got.index, got.end_time, got.consumed, got.missing, got.nonfinite)
+                found.append(got)
+            consumed = got
+        pieces.append((found, consumed, cutting.last_bin(), cutting.lacking))
+    assert pieces[0] == pieces[1]

@@ -122,3 +122,23 @@ def test_what_is_fetched_does_not_change_with_the_bins_to_come(labels):
     kept.add(3000, 60.02, np.full(2, -1, np.float32), True)
     assert bins.values[0].tolist() == [0, 0]
     assert [label.label for label in labels.recent] == ["left"]
+
+
+@pytest.mark.parametrize("bins", [7, 2999, 3000, 3001, 4711])
+def test_bins_that_are_given_back_with_their_numbers_teach_the_same_to_the_bit(bins):
+    random = np.random.default_rng(bins)
+    one, other = RateHistory(3, BIN), RateHistory(3, BIN)
+    values = random.gamma(2.0, 5.0, (bins + 50, 3)).astype(np.float32)
+    for number in range(bins):
+        one.add(number, (number + 1) * BIN, values[number], number % 7 > 0)
+    first = one.first
+    numbers, *columns = one.rows(first, one.added - first)
+    other.restore(*columns, one.end, int(numbers[0]))
+    for number in range(bins, bins + 50):
+        for kept in (one, other):
+            kept.add(number, (number + 1) * BIN, values[number], True)
+        start = random.uniform(max(0, number - 3000), number) * BIN
+        for (mine, my_bins), (yours, your_bins) in [[kept.mean(start, start + 20) for kept in (one, other)]]:
+            assert mine.tobytes() == yours.tobytes()
+            np.testing.assert_array_equal(my_bins, your_bins)
+        assert (one.start, one.first, one.end) == (other.start, other.first, other.end)

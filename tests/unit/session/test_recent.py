@@ -30,6 +30,22 @@ def test_bins_before_a_reset_are_not_given_to_anybody():
     assert recent.since(0)[:, 0].tolist() == [2, 3]
 
 
+@pytest.mark.parametrize("added", [0, 5, BINS - 1, BINS + 7])
+@pytest.mark.parametrize("cleared", [0, 3, BINS])
+def test_bins_go_on_in_another_one_with_their_state(added, cleared):
+    one, other = RecentBins(2), RecentBins(2)
+    for number in range(added):
+        one.add(np.full(2, number, np.float32))
+        if number == cleared:
+            one.clear()
+    other.load_state_dict(one.state_dict())
+    for number in range(added, added + 20):
+        for recent in (one, other):
+            recent.add(np.full(2, number, np.float32))
+        for first in (0, added - 3, added):
+            np.testing.assert_array_equal(one.since(first), other.since(first))
+
+
 def test_labels_are_counted_also_beyond_those_that_are_kept():
     recent = RecentLessons()
     for number in range(LESSONS + 5):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.processes import wait_until
 
 from neuroloop.config import parse_session
 from neuroloop.errors import Conflict, NeuroloopError, NotFound
@@ -288,3 +289,35 @@ for chosen in ({}, {"center": False}, {"ridge": 0}):
 """
     root = Path(__file__).parents[3]
     subprocess.run([sys.executable, "-c", program], check=True, cwd=root)
+
+
+@pytest.mark.parametrize("blocks", [0, 3, 9, 10, 25, 30])
+def test_another_one_with_its_state_uses_the_same_weights_from_the_same_blocks_on(blocks):
+    one, other = Loop(update_every_s=0.5), Loop(update_every_s=0.5)
+    one.run(blocks)
+    if one.subject._update is not None:
+        one.subject._update.result(10)
+    assert not one.subject.is_busy
+    other.stage.apply.set_weights(one.subject.weights)
+    other.subject.load_state_dict(one.subject.state_dict())
+    other.random = np.random.default_rng(0)
+    for _ in range(blocks):
+        other.block()  # those before
+    other.used = one.used.copy()
+    for _ in range(25):
+        np.testing.assert_array_equal(one.run(1).out, other.run(1).out)
+        np.testing.assert_array_equal(one.subject.weights.matrix, other.subject.weights.matrix)
+    assert one.used == other.used
+    assert len(set(one.used[blocks:])) > 1
+    for scale, again in zip(reversed(one.scales), reversed(other.scales), strict=False):
+        np.testing.assert_array_equal(scale, again)
+    one.subject.end()
+    other.subject.end()
+
+
+def test_what_is_being_solved_or_gathered_keeps_it_busy(loop):
+    loop.run(12)
+    loop.subject.start_fit(0.3, None, lambda outcome: None)
+    assert loop.subject.is_busy
+    loop.run(40)
+    wait_until(lambda: not loop.subject.is_busy)

@@ -260,3 +260,29 @@ def test_after_another_process_a_clock_that_was_set_stays_corrected_and_the_hole
     assert timeline.follow(buffer, len(buffer)) == (3000, [(0, 999)])
     assert timeline.take_steps() == []
     np.testing.assert_allclose(buffer, times - 4000.0)
+
+
+def irregular(random, count):
+    """Timestamps of a sender that may jitter, with holes, samples that come twice and a clock that is set."""
+    times = 100.0 + np.arange(count) / RATE
+    if random.random() < 0.5:
+        times += np.repeat(random.normal(0, 0.004, -(-count // 16)), 16)[:count]
+    for at in random.integers(1, count, 3):
+        times[at:] += random.choice([0.05, 0.0004, 2.0, -0.3, 4000.0, -0.02])
+    return times
+
+
+@given(seed=st.integers(0, 10_000), cut=st.integers(0, 4000), chunks=st.lists(st.integers(1, 400), max_size=20))
+@settings(max_examples=40, deadline=None)
+def test_another_one_with_its_state_judges_what_follows_as_it_does_wherever_that_is_cut(seed, cut, chunks):
+    times = irregular(np.random.default_rng(seed), 4000)
+    one, other, stop = Timeline(RATE, "auto"), Timeline(RATE, "auto"), cut
+    mine = times.copy()
+    one.follow(mine, cut)
+    other.load_state_dict(one.state_dict())
+    yours = mine.copy()
+    for chunk in (*chunks, 4000):
+        stop = min(4000, stop + chunk)
+        assert one.follow(mine, stop) == other.follow(yours, stop)
+    assert mine.tobytes() == yours.tobytes()
+    assert one.shift == other.shift
