@@ -51,15 +51,16 @@ class LoopState:
     """Of this moment, by the loop, where nothing is `lacking`. `tree` puts it together, in any thread."""
 
     def __init__(self, loop: Loop, known: Known) -> None:
-        """known: as of a `Snapshot`."""
+        """known: by checkpoints. Shadows are asked anew: what waits for one, a label too, comes before the state."""
         chain = loop.chain
         assert chain is not None
         decoders = chain.decoders
         self.seq = loop.seq
         self._history = chain.history
         self._bins = chain.history.added, chain.history.end
-        self._snapshot = Snapshot(loop, known)
         owned = [decoders.active, *decoders.past]
+        files = {running: known.files[running] for running in owned if running in known.files}
+        self._snapshot = Snapshot(loop, Known(files, known.description, known.weights))
         self._memories = [_remembered(running) for running in owned]
         self._memories += [_asked(shadow.ask) for shadow in decoders.shadows.values()]
         timeline = chain.timeline.state_dict()
