@@ -11,15 +11,17 @@ from pathlib import Path
 from typing import Any
 
 PATIENCE_S = 90.0
-PAUSE_S = 0.02  # a wait without one takes the processor from what it waits for
+PAUSE_S = 0.02  # at first: a wait without one takes the processor from what it waits for
+LONGER = 4  # times as long in the end
 
 
 def wait_until(condition: Callable[[], Any], what: str = "what the test waits for") -> Any:
     """What the condition gives, as soon as that is true."""
-    end = time.monotonic() + PATIENCE_S
+    end, pause_s = time.monotonic() + PATIENCE_S, PAUSE_S
     while not (found := condition()):
         assert time.monotonic() < end, f"{what} did not come within {PATIENCE_S:g} s"
-        time.sleep(PAUSE_S)
+        time.sleep(pause_s)
+        pause_s = min(1.2 * pause_s, LONGER * PAUSE_S)
     return found
 
 

@@ -10,14 +10,14 @@ import subprocess
 import sys
 
 import pytest
+from tests.commands import neuroloop
 
 from neuroloop.configs import example
 
 
-def neuroloop(*arguments, **options):
-    return subprocess.run(
-        [sys.executable, "-m", "neuroloop", *arguments], capture_output=True, text=True, timeout=120, **options
-    )
+def started(*arguments):
+    """The command as a process of its own."""
+    return subprocess.run([sys.executable, "-m", "neuroloop", *arguments], capture_output=True, text=True, timeout=120)
 
 
 def children(pid):
@@ -47,7 +47,7 @@ def test_the_messages_of_a_stream_are_described_without_a_server():
 @pytest.mark.parametrize("name", ["demo", "headset", "array", "counts"])
 def test_every_example_passes_the_check(name):
     checked = neuroloop("config", "check", str(example(name)))
-    assert (checked.returncode, checked.stderr) == (0, "")
+    assert (checked.exit_code, checked.stderr) == (0, "")
     assert "valid" in checked.stdout
 
 
@@ -55,7 +55,7 @@ def test_a_wrong_configuration_is_one_clear_error_without_a_traceback(tmp_path):
     path = tmp_path / "wrong.yaml"
     path.write_text("sessions: [{name: s, stream: {name: x}, classes: [a, b], bin: 20}]")
     for command in (["config", "check"], ["serve"]):
-        refused = neuroloop(*command, str(path))
+        refused = started(*command, str(path))
         assert refused.returncode == 1
         assert refused.stderr.strip() == "neuroloop: sessions.0.bin: unknown key"
 
@@ -68,9 +68,9 @@ def test_tokens_are_made_listed_and_revoked_in_the_folder_of_a_configuration(tmp
     assert made.stdout.startswith("nl_")
     assert neuroloop("token", "list", *here).stdout.split("\t")[:2] == ["ann", "operator"]
     again = neuroloop("token", "create", "ann", "--role", "admin", *here)
-    assert (again.returncode, again.stdout) == (1, "")
+    assert (again.exit_code, again.stdout) == (1, "")
     assert again.stderr.startswith("neuroloop: a token named 'ann' exists already")
-    assert neuroloop("token", "revoke", "ann", *here).returncode == 0
+    assert neuroloop("token", "revoke", "ann", *here).exit_code == 0
     assert neuroloop("token", "list", *here).stdout == ""
 
 
@@ -87,13 +87,13 @@ def test_streams_lists_what_is_on_the_network(unique_name):
     listed = json.loads(neuroloop("streams", "--timeout", "2", "--json").stdout)
     (found,) = [stream for stream in listed if stream["name"] == unique_name]
     assert (found["channel_count"], found["nominal_srate"], found["format"]) == (3, 250.0, "float32")
-    assert unique_name in neuroloop("streams", "--timeout", "2", env=os.environ | {"COLUMNS": "200"}).stdout
+    assert unique_name in neuroloop("streams", "--timeout", "2", env={"COLUMNS": "200"}).stdout
     assert outlet is not None
 
 
 @pytest.mark.slow
 def test_the_demo_decodes_and_its_summary_is_one_line_of_json():
-    run = neuroloop("demo", "--seconds", "12", "--json", "--port", "0")
+    run = started("demo", "--seconds", "6", "--json", "--port", "0")
     assert run.returncode == 0, run.stderr
     (line,) = run.stdout.splitlines()
     summary = json.loads(line)
@@ -101,8 +101,8 @@ def test_the_demo_decodes_and_its_summary_is_one_line_of_json():
     assert set(summary["accuracy"]) == {"maxrate", "poisson", "maxrate_without_lrr", "ideal"}
     assert set(summary["latency_ms"]) == {"p50", "p99", "max"}
     assert (summary["missed_bins"], summary["gaps"], summary["chance"]) == (0, 0, 0.125)
-    assert summary["bins"] > 400
-    assert summary["trials"] >= 15
+    assert summary["bins"] > 200
+    assert summary["trials"] >= 6
 
 
 @pytest.mark.slow
@@ -119,8 +119,8 @@ def test_ctrl_c_ends_every_process_that_the_demo_started(number):
     while "connected" not in text:
         assert select.select([screen], [], [], 60)[0], text
         text += os.read(screen, 65536).decode()
-    started = children(demo.pid)
-    assert len(started) >= 4  # server, two sessions, source
+    begun = children(demo.pid)
+    assert len(begun) >= 4  # server, two sessions, source
     demo.send_signal(number)
     while demo.poll() is None:
         if select.select([screen], [], [], 0.1)[0]:
@@ -129,7 +129,7 @@ def test_ctrl_c_ends_every_process_that_the_demo_started(number):
     os.close(screen)
     assert demo.returncode == 0
     assert "latency ms: p50" in text
-    left = {pid for pid, _ in started} & {int(pid) for pid in os.listdir("/proc") if pid.isdigit()}
+    left = {pid for pid, _ in begun} & {int(pid) for pid in os.listdir("/proc") if pid.isdigit()}
     assert left == set()
 
 
@@ -137,7 +137,7 @@ def test_a_port_in_use_is_one_clear_line():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        refused = neuroloop("demo", "--seconds", "1", "--json", "--port", str(taken.getsockname()[1]))
+        refused = started("demo", "--seconds", "1", "--json", "--port", str(taken.getsockname()[1]))
     assert refused.returncode == 1
     assert refused.stdout == ""
     (line,) = refused.stderr.splitlines()
@@ -145,6 +145,6 @@ def test_a_port_in_use_is_one_clear_line():
 
 
 def test_a_dataset_that_is_not_there_is_one_clear_line():
-    refused = neuroloop("demo", "--dataset", "nowhere.edf", "--port", "0")
+    refused = started("demo", "--dataset", "nowhere.edf", "--port", "0")
     assert refused.returncode == 1
     assert refused.stderr.splitlines() == ["neuroloop: dataset: nowhere.edf: no such file"]

@@ -8,6 +8,7 @@ import threading
 import numpy as np
 import pytest
 import yaml
+from tests import commands
 from tests.integration.conftest import COUNTS, ones
 from tests.processes import serving, streaming, wait_until, write_config
 
@@ -49,8 +50,7 @@ def test_a_session_is_made_watched_taught_and_given_another_decoder(decoding, tm
     weights.write_bytes(decoder_files.write(decoder_files.of(decoder, 4)))
 
     def neuroloop(*arguments):
-        command = [sys.executable, "-m", "neuroloop", *arguments, "--server", url]
-        return subprocess.run(command, capture_output=True, text=True, timeout=120)
+        return commands.neuroloop(*arguments, "--server", url)
 
     assert neuroloop("sessions", "create", str(session)).stdout == "demo\n"
     wait_until(lambda: neuroloop("sessions", "list").stdout == "demo\trunning\n", "the session")
@@ -59,7 +59,7 @@ def test_a_session_is_made_watched_taught_and_given_another_decoder(decoding, tm
     assert numbers == list(range(numbers[0], numbers[0] + 30))
     assert json.loads(neuroloop("labels", "send", "demo", "left").stdout)["label"] == "left"
     unknown = neuroloop("labels", "send", "demo", "up")
-    assert unknown.returncode == 1
+    assert unknown.exit_code == 1
     assert unknown.stderr.startswith("neuroloop: ")
     assert unknown.stderr.count("\n") == 1
 
@@ -69,18 +69,18 @@ def test_a_session_is_made_watched_taught_and_given_another_decoder(decoding, tm
     receipt = json.loads(neuroloop("sessions", "swap", "demo", "reach", "--alias", "champion").stdout)
     assert (receipt["current"]["name"], receipt["current"]["version"], receipt["missed_bins"]) == ("reach", 1, 0)
     refused = neuroloop("models", "delete", "reach", "1")
-    assert refused.returncode == 1
+    assert refused.exit_code == 1
     assert "demo" in refused.stderr or "champion" in refused.stderr
     assert json.loads(neuroloop("sessions", "rollback", "demo").stdout)["current"]["name"] != "reach"
     neuroloop("sessions", "swap", "demo", "reach", "--version", "1", "--role", "shadow")
     assert json.loads(neuroloop("sessions", "remove", "demo", "reach").stdout)["decoder"] == "reach"
 
-    assert neuroloop("models", "download", "reach", "1", str(copy)).returncode == 0
+    assert neuroloop("models", "download", "reach", "1", str(copy)).exit_code == 0
     assert copy.read_bytes() == weights.read_bytes()
     assert "cannot be written" in neuroloop("models", "download", "reach", "1", str(copy)).stderr
-    assert neuroloop("sessions", "stop", "demo").returncode == 0
+    assert neuroloop("sessions", "stop", "demo").exit_code == 0
     assert json.loads(neuroloop("sessions", "status", "demo").stdout)["state"] == "stopped"
-    assert neuroloop("sessions", "delete", "demo").returncode == 0
+    assert neuroloop("sessions", "delete", "demo").exit_code == 0
     assert neuroloop("sessions", "list").stdout == ""
 
 

@@ -1,14 +1,13 @@
 """The model registry of real servers that share it, and that die."""
 
 import hashlib
-import subprocess
-import sys
 import threading
 from contextlib import contextmanager
 
 import httpx
 import pytest
 from tests import processes
+from tests.commands import neuroloop
 from tests.unit.registry.conftest import weights_of
 
 from neuroloop.registry.registry import Registry
@@ -27,8 +26,7 @@ def serving(config):
 
 
 def verify(config, *options):
-    command = [sys.executable, "-m", "neuroloop", "registry", "verify", str(config), *options]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+    return neuroloop("registry", "verify", config, *options)
 
 
 def test_versions_that_were_acknowledged_survive_the_end_of_the_server(config):
@@ -55,7 +53,7 @@ def test_versions_that_were_acknowledged_survive_the_end_of_the_server(config):
         for thread in uploads:
             thread.join()
     checked = verify(config)
-    assert (checked.returncode, checked.stderr) == (0, "")
+    assert (checked.exit_code, checked.stderr) == (0, "")
     assert "faults: 0;" in checked.stdout
     with serving(config) as (http, _):
         for version, weights in acknowledged.items():
@@ -76,7 +74,7 @@ def test_two_servers_share_a_registry(config):
 
 def test_a_registry_is_verified_by_a_command_that_names_what_is_wrong(config, tmp_path):
     absent = verify(config)
-    assert (absent.returncode, absent.stderr) == (
+    assert (absent.exit_code, absent.stderr) == (
         1,
         f"neuroloop: no registry in {tmp_path / 'data'}; a server makes one when it starts\n",
     )
@@ -86,14 +84,14 @@ def test_a_registry_is_verified_by_a_command_that_names_what_is_wrong(config, tm
     registry.delete_version("reach", 3)
     orphan = hashlib.sha256(weights_of(2)).hexdigest()
     whole = verify(config)
-    assert (whole.returncode, whole.stderr) == (0, "")
+    assert (whole.exit_code, whole.stderr) == (0, "")
     assert f"blob sha256:{orphan}: belongs to no version" in whole.stdout
     assert "versions: 2; faults: 0; files of no version: 1" in whole.stdout
     assert "files of no version: 1, 0 removed" in verify(config, "--repair").stdout
     assert "files of no version: 0, 1 removed" in verify(config, "--repair", "--min-age", "0").stdout
     registry.blobs.path(registry.get("reach", 2).digest).unlink()
     damaged = verify(config, "--repair")
-    assert damaged.returncode == 1
+    assert damaged.exit_code == 1
     assert damaged.stderr.startswith("version 2 of model 'reach': its blob is missing; restore ")
     assert "versions: 2; faults: 1;" in damaged.stdout
     registry.close()

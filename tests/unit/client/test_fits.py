@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.processes import wait_until
 from typer.testing import CliRunner
 
 from neuroloop.cli import app
@@ -27,8 +28,7 @@ def trials() -> bytes:
 def test_a_fit_is_started_followed_and_found_again(client: Client, trials: bytes) -> None:
     job = client.start_fit({"name": "reach", "kind": "maxrate"}, trials)
     assert job["request"]["source"] == {"live": None, "recording": None, "recordings": None, "arrays": "arrays.npz"}
-    while (job := client.fit(job["id"]))["state"] in ("queued", "running"):
-        continue  # each look at it is a request, which is pause enough
+    job = wait_until(lambda: (now := client.fit(job["id"]))["state"] not in ("queued", "running") and now)
     assert (job["state"], job["metrics"]["accuracy"]) == ("done", 1.0)
     assert job["id"] in [fit["id"] for fit in client.fits()]
     with pytest.raises(NeuroloopClientError, match="is done already") as refusal:
