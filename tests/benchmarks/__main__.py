@@ -16,6 +16,7 @@ NAMES = (
     "position",
     "recording",
     "replay",
+    "headset",
     "faults",
     "kills",
     "disks",
