@@ -1,5 +1,7 @@
 """Recordings through a real server and the client."""
 
+import uuid
+
 import numpy as np
 import pytest
 from tests.integration.conftest import ALL, COUNTS, ones
@@ -8,17 +10,24 @@ from tests.processes import serving, wait_until, write_config
 from neuroloop_client import Client, NeuroloopClientError
 
 
-@pytest.fixture
-def client(tmp_path, unique_name):
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("recordings")
+
+
+@pytest.fixture(scope="module")
+def client(folder):
+    """A client of a server with one session, whose name its stream has."""
+    name = f"recorded-{uuid.uuid4().hex[:12]}"
     session = {
-        "name": unique_name,
-        "stream": {"name": unique_name},
+        "name": name,
+        "stream": {"name": name},
         "front_end": COUNTS,
         "classes": ALL,
         "outlets": {"enabled": False},
         "recording": {"automatic": False, "least_free_mb": 1},
     }
-    with serving(write_config(tmp_path, sessions=[session])) as (url, _), Client(url) as client:
+    with serving(write_config(folder, sessions=[session])) as (url, _), Client(url) as client:
 
         def is_ready():
             try:
@@ -31,36 +40,35 @@ def client(tmp_path, unique_name):
         yield client
 
 
-def test_a_recording_is_started_annotated_stopped_described_fetched_by_range_and_deleted(
-    client, open_source, unique_name, tmp_path
-):
-    source = open_source(unique_name, labels=list("wxyz"))
+def test_a_recording_is_started_annotated_stopped_described_fetched_by_range_and_deleted(client, open_source, folder):
+    session = client.sessions()[0]["name"]
+    source = open_source(session, labels=list("wxyz"))
     source.wait_for_consumers()
-    name = client.start_recording(unique_name)["name"]
-    assert name.startswith(f"{unique_name}-20")
+    name = client.start_recording(session)["name"]
+    assert name.startswith(f"{session}-20")
     source.push(ones(200))
-    wait_until(lambda: client.status(unique_name)["bins"] == 10)
+    wait_until(lambda: client.status(session)["bins"] == 10)
     (growing,) = client.recordings()
-    assert (growing["name"], growing["recorded_by"]) == (name, unique_name)
+    assert (growing["name"], growing["recorded_by"]) == (name, session)
     with pytest.raises(NeuroloopClientError, match="stop it first"):
         client.delete_recording(name)
-    assert client.annotate(unique_name, "eyes closed", 12.5) == {
+    assert client.annotate(session, "eyes closed", 12.5) == {
         "recording": name,
         "text": "eyes closed",
         "time": 12.5,
     }
-    stopped = client.stop_recording(unique_name)
-    content = (tmp_path / "data" / "recordings" / f"{name}.xdf").read_bytes()
+    stopped = client.stop_recording(session)
+    content = (folder / "data" / "recordings" / f"{name}.xdf").read_bytes()
     assert stopped["bytes"] == len(content)
     assert client.recording_bytes(name) == content
     assert client.recording_bytes(name, 0, 4) == b"XDF:"
     assert client.recording_bytes(name, 100, 300) == content[100:300]
     described = client.recording(name)
-    (raw,) = (stream for stream in described["streams"] if stream["name"] == unique_name)
+    (raw,) = (stream for stream in described["streams"] if stream["name"] == session)
     assert (raw["samples"], raw["format"], raw["channel_count"]) == (200, "float32", 4)
     assert np.isclose(raw["last"] - raw["first"], 0.199)
     assert (described["is_closed"], described["damage"], described["lost"]) == (True, [], [])
-    assert described["session"]["name"] == unique_name
+    assert described["session"]["name"] == session
     assert described["made_by"]["packages"]["numpy"] == np.__version__
     client.delete_recording(name)
     assert client.recordings() == []
