@@ -1,5 +1,6 @@
 """LSL of its own for every run of the tests, and names that nobody else uses."""
 
+import gc
 import os
 import tempfile
 import uuid
@@ -17,6 +18,14 @@ import pytest  # noqa: E402
 
 hypothesis.settings.register_profile("busy", deadline=None)  # the machine may be; no test has a limit in time
 hypothesis.settings.load_profile("busy")
+
+gc.disable()  # all tests, and PyTorch, Numba and more with them, are imported first, and stay
+
+
+def pytest_collection_finish() -> None:
+    """From now on collections look at what the tests make, and at nothing that was imported for them."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture

@@ -14,10 +14,9 @@ class Ring:
 
 
 @pytest.fixture(autouse=True)
-def _thaw():
+def _collecting():
     yield
     gc.enable()
-    gc.unfreeze()
 
 
 def test_no_collection_runs_while_a_process_imports_and_none_looks_at_what_it_imported():
