@@ -96,7 +96,8 @@ def _tell(recording: Path, verdict: Verdict) -> None:
         f"{recording}: {verdict.data_s:.1f} s replayed in {verdict.seconds:.1f} s ({verdict.speed:.1f} x real time)"
     )
     same = "identical" if verdict.is_identical else f"{verdict.differing} differ, {verdict.missing} are missing"
-    typer.echo(f"{verdict.predictions} predictions and {verdict.rates} rate vectors compared: {same}")
+    encodings = f", {verdict.encodings} of encoders" if verdict.encodings else ""
+    typer.echo(f"{verdict.predictions} predictions{encodings} and {verdict.rates} rate vectors compared: {same}")
     if verdict.before:
         typer.echo(f"{verdict.before} of bins before {verdict.first_bin} came before the session's state was recorded")
     for trouble in (verdict.first, verdict.ended):

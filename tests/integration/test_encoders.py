@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from tests.integration.conftest import Refused
 from tests.integration.models import bank, encoder_loading, weights
+from tests.integration.test_recording import RECORDING, path_of
+from tests.integration.test_replay import checked
 
 from neuroloop_sources import SimulatorSettings, run
 
@@ -264,3 +266,34 @@ def test_thirty_swaps_of_encoders_cost_a_live_array_no_bin(start_session, open_s
     assert seqs == list(range(seqs[0], seqs[0] + len(seqs)))
     answered = {message["seq"]: message["model"]["version"] for message in session.messages["encoders"]}
     assert [answered[receipt["bin"]] for receipt in receipts] == list(range(1, 31))
+
+
+def test_what_encoders_answered_learned_and_missed_is_replayed_to_the_bit(start_counts, pair, unique_name):
+    stimulus = {"source_id": f"{unique_name}-movie", "frame": [1, 2, 2], "patience_ms": 100, "hold_s": 0.1}
+    changes = {"stimulus": stimulus, "encoder": {"online": True}, "recording": RECORDING}
+    session = start_counts({"source_id": unique_name}, **changes)
+    pair.wait_for_consumers()
+    pair.push(10)
+    session.bins(10)
+    session.until(lambda: session.command("status")["stimulus"]["kept_bins"] == 10, "the frames")
+    swap(session, pair, **encoder_loading(1))
+    swap(session, pair, **encoder_loading(2, bank(gain=2.0).save(), role="shadow", encoder="beside"))
+    pair.push(20)
+    pair.push(5, stimulus=False)  # nobody waits for these frames for long
+    session.until(lambda: session.command("status")["stimulus"]["impatient_bins"] > 3, "bins without frames")
+    pair.push(10, missing=3)
+    swap(session, pair, "encoder_promote", name="beside")
+    pair.push(10)
+    swap(session, pair, "encoder_rollback")
+    pair.push(10)
+    session.command("encoder_remove", name="beside")
+    pair.push(5)
+    last = len(pair.spikes) + 3 - 1
+    session.until(lambda: any(m["seq"] == last for m in session.messages["encoders"]), "the last bin")
+    session.command("recording_stop")
+    verdict = checked(path_of(session), 90)
+    messages = session.messages["encoders"]
+    assert verdict.encodings == len(messages) > 100
+    assert {m["encoder"] for m in messages} == {"retina", "beside"}
+    assert messages[-1]["model"]["learned"] > 30
+    assert {0, 2} <= {m["frames"] for m in messages}

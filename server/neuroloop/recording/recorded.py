@@ -108,6 +108,10 @@ class RecordedSession:
         """As they were published, in that order; read as they are asked for."""
         return (json.loads(row[0]) for row, _ in self._rows("neuroloop-predictions"))
 
+    def encoders(self) -> Iterator[dict[str, Any]]:
+        """What encoders answered, in the same way."""
+        return (json.loads(row[0]) for row, _ in self._rows("neuroloop-encoders"))
+
     def labels(self) -> list[tuple[str, float, float]]:
         """(label, start, end) of those that were learned."""
         rows = [row for stream in self._file.streams if stream.name.endswith(" labels") for row in stream.read().values]

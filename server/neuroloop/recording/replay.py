@@ -25,6 +25,7 @@ from neuroloop.config import SessionSettings, parse_session
 from neuroloop.errors import ModelError, StreamError
 from neuroloop.recording.recorded import Note, RecordedSession, RingSamples
 from neuroloop.recording.replay_journal import ReplayJournal
+from neuroloop.recording.replay_stimulus import ReplayStimulus
 from neuroloop.recording.start import Start
 from neuroloop.session.chain import Chain, make_chain
 from neuroloop.session.checkpoint import Tree
@@ -127,7 +128,7 @@ class Replay:
         self._recorded = recorded
         self._start = start
         self._prepare = prepare
-        self._session = playable(settings or parse_session(recorded.begun["settings"]))
+        self._session = playable(settings or parse_session(recorded.begun["settings"]), start.has_encoders)
         self._inbox = _Inbox()
         self._now = 0.0
         self._source: RingSamples | None = None
@@ -138,6 +139,7 @@ class Replay:
             start.seq,
             journal=journal,
             make_inlet=_Inlet,
+            make_stimulus=partial(ReplayStimulus, recorded, start.notes),
             clock=lambda: self._now,
         )
         if start.checkpoint is not None:
@@ -160,6 +162,8 @@ class Replay:
                 self.loop.close()
                 if self._source is not None:
                     self._source.close()
+                if isinstance(stimulus := self.loop.encoders.stimulus, ReplayStimulus):
+                    stimulus.close()
 
     def _steps(self) -> Iterator[None]:
         """Run to the place of each note in turn, and do what it says; then to the end."""
@@ -365,15 +369,15 @@ class Replay:
         time.sleep(max(0.0, began + (self._now - first) / speed - time.monotonic()))
 
 
-def playable(session: SessionSettings) -> SessionSettings:
-    """The same session without what a replay has no use for: outlets, markers, stimulus, its own recording."""
+def playable(session: SessionSettings, has_encoders: bool) -> SessionSettings:
+    """The same session without what a replay has no use for: outlets, markers, its own recording, or the stimulus."""
     decoders = [decoder.model_copy(update={"budget_ms": NO_BUDGET_MS}) for decoder in session.decoders]
     return session.model_copy(
         update={
             "outlets": session.outlets.model_copy(update={"enabled": False}),
             "recording": session.recording.model_copy(update={"automatic": False}),
             "markers": [],
-            "stimulus": None,
+            "stimulus": session.stimulus if has_encoders else None,
             "staleness": "hold" if session.staleness == "hold" else "catch_up",  # what was skipped is noted
             "decoders": decoders,
         }

@@ -37,6 +37,8 @@ class ReplayJournal(Journal):
         self._steps = [note for note in notes if note["kind"] == "clock_step"]
         self._stale = {note["bin"] for note in notes if note["kind"] == "stale"}
         self._slow = {note["bin"] for note in notes if note["kind"] == "too_slow"}
+        missed = [run for note in notes if note["kind"] == "encoders_missed" for run in note["bins"]]
+        self._encoders_missed = {bin for first, after in missed for bin in range(first, after)}
         self._dropped: dict[int, deque[Note]] = defaultdict(deque)
         for note in notes:
             if note["kind"] == "shadow_dropped":
@@ -87,6 +89,9 @@ class ReplayJournal(Journal):
     def holds(self, shadow: int, number: int) -> bool:
         noted = self._dropped[shadow]
         return len(noted) > 0 and any(first <= number < after for first, after in noted[0]["waiting"])
+
+    def encoders_miss(self, number: int) -> bool:
+        return number in self._encoders_missed
 
     def is_stale(self, number: int, found: bool) -> bool:
         return number in self._stale

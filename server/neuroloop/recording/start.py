@@ -12,6 +12,7 @@ from neuroloop.config import SessionSettings, parse_session
 from neuroloop.errors import ModelError
 from neuroloop.recording.recorded import Note, RecordedSession
 from neuroloop.session.checkpoint import Tree, unpack
+from neuroloop.session.encoders import LOADED
 
 BEFORE = ("clock_offset",)  # notes that hold until the next of their kind
 OF_BINS = ("stream", "front_end", "bin_ms", "block_ms", "window", "settle_ms")
@@ -23,7 +24,7 @@ class Start:
     """note: of that place. notes: of what came from there on. is_running: whether the session was.
 
     checkpoint, labels: what the session's process began with; state: of its loop. One of them, or neither.
-    is_whole: nothing is otherwise that bins are made of.
+    is_whole: nothing is otherwise that bins are made of. has_encoders: they are replayed.
     """
 
     note: Note
@@ -32,6 +33,7 @@ class Start:
     checkpoint: Tree | None = None
     labels: tuple[Note, ...] = ()
     state: Tree | None = None
+    has_encoders: bool = False
     is_whole: bool = True
 
     @property
@@ -48,18 +50,27 @@ def start_of(recorded: RecordedSession, settings: SessionSettings | None = None)
         tree = unpack(content)
         return tree if settings is None else _with(tree, parse_session(begun["settings"]), settings)
 
-    if (found := begun.get("checkpoint")) is not None:
-        return Start(begun, notes, begun["is_running"], fitted(found["content"]), tuple(found["labels"]))
-    if begun["is_fresh"]:
-        return Start(begun, notes, begun["is_running"])
+    found = begun.get("checkpoint")
+    if found is not None or begun["is_fresh"]:
+        has_encoders = begun.get("has_encoders", False) and settings is None
+        tree = None if found is None else fitted(found["content"])
+        labels = () if found is None else tuple(found["labels"])
+        notes = notes if has_encoders else _without_encoders(notes)
+        return Start(begun, notes, begun["is_running"], tree, labels, has_encoders=has_encoders)
     content = next((note for note in notes if note["kind"] == "state_content"), None)
     if content is None:
         raise ModelError(_refusal(begun))
     at = next(i for i, note in enumerate(notes) if note["kind"] == "state" and note["number"] == content["number"])
-    state = fitted(content["content"])
+    taken, state = notes[at], fitted(content["content"])
     kept = [note for note in notes[:at] if note["kind"] in BEFORE]
+    notes = [*kept, *_without_encoders(notes[at:])]
     is_whole = settings is None or _bins(settings) == _bins(parse_session(begun["settings"]))
-    return Start(notes[at], kept + notes[at:], state["is_running"], state=state, is_whole=is_whole)
+    return Start(taken, notes, state["is_running"], state=state, is_whole=is_whole)
+
+
+def _without_encoders(notes: list[Note]) -> list[Note]:
+    """Without what came for encoders alone."""
+    return [note for note in notes if note.get("due") != LOADED and not note.get("name", "").startswith("encoder_")]
 
 
 def _bins(settings: SessionSettings) -> tuple[Any, ...]:

@@ -20,13 +20,14 @@ from neuroloop.recording.reader import open_xdf
 from neuroloop.recording.recorded import Note, RecordedSession
 from neuroloop.recording.replay import Diverged, Replay
 from neuroloop.recording.replay_journal import ReplayJournal
-from neuroloop.recording.start import start_of
+from neuroloop.recording.start import Start, start_of
 from neuroloop.session.recorder import made_by
 
 OF_THE_CLOCK = ("age_ms", "latency_ms")
 NOT_COMPARED = dict.fromkeys(OF_THE_CLOCK)
 STAGES = {"time": "clock", "samples": "timeline", "gap": "timeline", "rereference": "rereference"}
-Key = tuple[int, str]  # bin and decoder
+FAR = 4096  # bins; a message is not as late as that
+Key = tuple[int, str]  # bin, and decoder or encoder
 
 
 @dataclass(frozen=True)
@@ -45,13 +46,15 @@ class Difference:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a replay came to. predictions: compared; missing: recorded, and not replayed; seconds: of wall time.
+    """What a replay came to. predictions, encodings: of decoders and encoders, compared; missing: not replayed.
 
+    seconds: of wall time.
     before: predictions that were recorded of bins before `first_bin`, with which the replay begins.
     others: packages and machines that are not those of the recording.
     """
 
     predictions: int
+    encodings: int
     rates: int
     differing: int
     missing: int
@@ -80,14 +83,13 @@ class Verdict:
 class Verification:
     """Takes what a replay publishes, and compares it with the recording."""
 
-    def __init__(self, recorded: RecordedSession, first_bin: int) -> None:
-        """first_bin: the replay begins with it."""
-        self.predictions = self.rates = self.differing = self.before = 0
+    def __init__(self, recorded: RecordedSession, start: Start) -> None:
+        self.predictions = self.encodings = self.rates = self.differing = 0
         self.first: Difference | None = None
-        self._first_bin = first_bin
-        self._recorded = self._from_first_bin(recorded.predictions())
+        self._predictions = _Told(recorded.predictions(), "decoder", start.seq)
+        self._encodings = _Told(recorded.encoders(), "encoder", start.seq)
+        self._has_encoders = start.has_encoders
         self._recorded_rates = recorded.rates()
-        self._ahead: dict[Key, dict[str, Any]] = {}
         self._weights = {
             note["version"]: note["weights"]["sha256"] for note in recorded.notes if note["kind"] == "rereference"
         }
@@ -97,26 +99,26 @@ class Verification:
         """A message of the replay, in the order of its loop."""
         if topic == "predictions":
             self._prediction(message)
+        elif topic == "encoders":
+            self._encoding(message)
         elif topic == "rates":
             self._rate(message)
-
-    def _from_first_bin(self, predictions: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-        for prediction in predictions:
-            if prediction["seq"] >= self._first_bin:
-                yield prediction
-            else:
-                self.before += 1
 
     def follow(self, weights: dict[int, str]) -> None:
         """weights: digests of the rereference's versions, as the replay comes to them."""
         self._of_replay = weights
 
+    @property
+    def before(self) -> int:
+        """Predictions that were recorded of bins before the first one."""
+        return self._predictions.before
+
     def missing(self) -> int:
         """Predictions that were recorded, and that the replay did not make."""
-        return len(self._ahead) + sum(1 for _ in self._recorded)
+        return self._predictions.left() + (self._encodings.left() if self._has_encoders else 0)
 
     def _prediction(self, replayed: dict[str, Any]) -> None:
-        recorded = self._find((replayed["seq"], replayed["decoder"]))
+        recorded = self._predictions.find(replayed["seq"], replayed["decoder"])
         if recorded is None:
             return  # the recording ended before it
         self.predictions += 1
@@ -127,17 +129,17 @@ class Verification:
                 self._differs(replayed["seq"], key, recorded, replayed)
                 return
 
-    def _find(self, key: Key) -> dict[str, Any] | None:
-        if key in self._ahead:
-            return self._ahead.pop(key)
-        for recorded in self._recorded:
-            found = recorded["seq"], recorded["decoder"]
-            if found == key:
-                return recorded
-            self._ahead[found] = recorded
-            if found[0] > key[0] + 4096:
-                return None
-        return None
+    def _encoding(self, replayed: dict[str, Any]) -> None:
+        recorded = self._encodings.find(replayed["seq"], replayed["encoder"])
+        if recorded is None:
+            return
+        self.encodings += 1
+        for key in recorded:
+            if key != "late_ms" and recorded[key] != replayed.get(key):
+                self.differing += 1
+                if self.first is None:
+                    self.first = Difference(replayed["seq"], "encoder", key, recorded[key], replayed.get(key))
+                return
 
     def _differs(self, bin: int, key: str, recorded: dict[str, Any], replayed: dict[str, Any]) -> None:
         self.differing += 1
@@ -176,6 +178,41 @@ class Verification:
         self.differing += 1
 
 
+class _Told:
+    """Recorded messages from a bin on, found by their bin and who answered it. before: of other bins."""
+
+    def __init__(self, messages: Iterator[dict[str, Any]], who: str, first_bin: int) -> None:
+        """who: the key of its name."""
+        self.before = 0
+        self._who = who
+        self._messages = self._from(messages, first_bin)
+        self._ahead: dict[Key, dict[str, Any]] = {}
+
+    def _from(self, messages: Iterator[dict[str, Any]], first_bin: int) -> Iterator[dict[str, Any]]:
+        for message in messages:
+            if message["seq"] >= first_bin:
+                yield message
+            else:
+                self.before += 1
+
+    def find(self, bin: int, name: str) -> dict[str, Any] | None:
+        key = bin, name
+        if key in self._ahead:
+            return self._ahead.pop(key)
+        for message in self._messages:
+            found = message["seq"], message[self._who]
+            if found == key:
+                return message
+            self._ahead[found] = message
+            if found[0] > bin + FAR:
+                return None
+        return None
+
+    def left(self) -> int:
+        """Those that were not found."""
+        return len(self._ahead) + sum(1 for _ in self._messages)
+
+
 def _same_bits(one: NDArray[np.float32], other: NDArray[np.float32]) -> bool:
     return one.shape == other.shape and bool((one.view(np.uint32) == other.view(np.uint32)).all())
 
@@ -193,7 +230,7 @@ def verify(path: Path, speed: float | None = None) -> Verdict:
     with open_xdf(path) as file:
         recorded = RecordedSession(file)
         start = start_of(recorded)
-        checks = Verification(recorded, start.seq)
+        checks = Verification(recorded, start)
         journal = ReplayJournal(start.notes)
         checks.follow(journal.weights)
         replay = Replay(recorded, start, journal, checks.take)
@@ -207,6 +244,7 @@ def verify(path: Path, speed: float | None = None) -> Verdict:
         srate = chain.description.nominal_srate if chain is not None else 1.0
         return Verdict(
             checks.predictions,
+            checks.encodings,
             checks.rates,
             checks.differing,
             checks.missing(),

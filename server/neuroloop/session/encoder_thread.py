@@ -34,8 +34,12 @@ IDLE_S = 0.1
 LONGEST_UNTOLD_S = 0.02  # with more to do, it tells the loop no oftener: each time wakes it
 WHOLE = 1e-3  # counts that are so close to a whole number are one
 
-Told = tuple[str, str, dict[str, Any]] | dict[str, Any]  # an event, or a message
-Tell = Callable[[list[Told]], None]
+
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """What a replay can't know: for the journal."""
+
+    facts: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +58,15 @@ class EncoderBin:
     given: float
 
 
+Told = tuple[str, str, dict[str, Any]] | dict[str, Any] | Noted  # an event, a message, a note
+Tell = Callable[[list[Told]], None]
+
+
 class EncoderThread(threading.Thread):
-    """`put`, `run_between_bins` and `end` are for the loop; `waiting`, `skipped` and what is counted for anybody."""
+    """`begin`, `put`, `run_between_bins` and `end` are for the loop; what is counted for anybody."""
 
     def __init__(self, session: str, settings: EncoderSettings, stimulus: Stimulus, tell: Tell, bin_ms: float) -> None:
-        """tell: takes messages and events, in their order; called in this thread."""
+        """tell: takes messages, events and notes, in their order; called in this thread."""
         super().__init__(name=f"{session}-encoders", daemon=True)
         self.encoding = Encoding(session, settings.online, lambda *event: self._told.append(event))
         self.skipped = 0  # bins that a full queue lost
@@ -66,6 +74,7 @@ class EncoderThread(threading.Thread):
         self.late_frames = 0
         self.latency = Latency(("late", "answer"))
         self._stimulus = stimulus
+        stimulus.note = lambda **facts: self._told.append(Noted(facts))
         self._patience_s = stimulus.settings.patience_ms / 1000
         self._limit = max(QUEUE_LENGTH, ceil(2 * stimulus.settings.patience_ms / bin_ms))
         self._queue: SimpleQueue[EncoderBin | Callable[[], None] | None] = SimpleQueue()
@@ -75,39 +84,51 @@ class EncoderThread(threading.Thread):
         self._alignment: Alignment | None = None
         self._next_seq = 0
         self._is_late = False
+        self._has_thread = True
+
+    def begin(self, has_thread: bool) -> None:
+        """has_thread: False in a replay, where who puts something in does the work as well."""
+        self._has_thread = has_thread
+        if has_thread:
+            self.start()
 
     @property
     def waiting(self) -> int:
         """Items in the queue."""
         return self._queue.qsize()
 
-    def put(self, bin: EncoderBin) -> int:
-        """Never waits. Returns the number of bins that a full queue has lost, 0 if it is not full."""
-        lost = self._drop_bins() if self._queue.qsize() >= self._limit else 0
-        self._queue.put(bin)
+    def put(self, bin: EncoderBin) -> list[int]:
+        """Never waits. Returns the numbers of the bins that a full queue has lost, none if it is not full."""
+        lost = self._drop_bins() if self._queue.qsize() >= self._limit else []
+        self._give(bin)
         return lost
+
+    def _give(self, item: EncoderBin | Callable[[], None]) -> None:
+        self._queue.put(item)
+        if not self._has_thread:
+            self._work()
 
     def run_between_bins(self, run: Callable[[], None]) -> None:
         """Have the thread call a function after the bins that it has been given, before those to come."""
-        self._queue.put(run)
+        self._give(run)
 
     def end(self) -> None:
         """End after the item at hand."""
         self._queue.put(None)
 
-    def _drop_bins(self) -> int:
-        kept, lost = [], 0
+    def _drop_bins(self) -> list[int]:
+        kept, lost = [], list[int]()
         try:
             while True:
                 item = self._queue.get_nowait()
                 if isinstance(item, EncoderBin):
-                    lost += 1
+                    lost.append(item.time.seq)
                 else:
                     kept.append(item)
         except Empty:
             for item in kept:
                 self._queue.put(item)
-        self.skipped += lost
+        self.skipped += len(lost)
         return lost
 
     def run(self) -> None:
@@ -121,17 +142,28 @@ class EncoderThread(threading.Thread):
                 continue
             if item is None:
                 return
-            if isinstance(item, EncoderBin):
-                self._answer(item)
-            else:
-                item()
+            self._obey(item)
             if self._told and (self._queue.empty() or perf_counter() - last > LONGEST_UNTOLD_S):
                 told, self._told = self._told, []
                 self._tell(told)
                 last = perf_counter()
 
+    def _work(self) -> None:
+        """In a replay: what waits, now."""
+        while not self._queue.empty() and (item := self._queue.get()) is not None:
+            self._obey(item)
+        told, self._told = self._told, []
+        if told:
+            self._tell(told)
+
+    def _obey(self, item: EncoderBin | Callable[[], None]) -> None:
+        if isinstance(item, EncoderBin):
+            self._answer(item)
+        else:
+            item()
+
     def _answer(self, item: EncoderBin) -> None:
-        source = self._stimulus.source
+        source = self._stimulus.begin(item.time.seq)
         frame, frames, follows = None, 0, False
         if source is not None:
             alignment = self._aligned(source, item)
@@ -175,13 +207,11 @@ class EncoderThread(threading.Thread):
 
     def _wait(self, source: Source, alignment: Alignment, item: EncoderBin) -> None:
         """Until the stimulus has passed the bin, or the patience is over."""
-        while True:
-            self._stimulus.take(source, alignment)
-            if alignment.is_passed:
-                return
+        while not self._stimulus.take(source, alignment):
             left = item.given + self._patience_s - local_clock()
             if left <= 0:
                 self.impatient += 1
+                self._stimulus.give_up(source)
                 return
             self._stimulus.wait(left)
 

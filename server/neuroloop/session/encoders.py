@@ -19,7 +19,7 @@ from neuroloop.pipeline import Bin
 from neuroloop.session.alignment import compile_for_every_format
 from neuroloop.session.encoder_data import page
 from neuroloop.session.encoder_loading import EncoderRequest, build, compile_encoders
-from neuroloop.session.encoder_thread import EncoderBin, EncoderThread, Told
+from neuroloop.session.encoder_thread import EncoderBin, EncoderThread, Noted, Told
 from neuroloop.session.inbox import Call, Notice, request_behind
 from neuroloop.session.kept_encoders import Kept, given_back, kept
 from neuroloop.session.messages import BinTime
@@ -31,6 +31,7 @@ from neuroloop.session.stimulus import Stimulus
 if TYPE_CHECKING:
     from neuroloop.session.loop import Loop
 
+LOADED = "encoder loaded"
 KEEP_S = 1.0  # for the encoders' thread to come to the question
 
 Exchange = Callable[[], tuple[RunningEncoder | None, RunningEncoder]]
@@ -39,7 +40,7 @@ Exchange = Callable[[], tuple[RunningEncoder | None, RunningEncoder]]
 class Encoders:
     """Of one session; without a stimulus in its configuration, there can be none. Called by the loop, unless noted."""
 
-    def __init__(self, loop: Loop, publish: Publish) -> None:
+    def __init__(self, loop: Loop, publish: Publish, make_stimulus: Callable[..., Stimulus]) -> None:
         self._loop = loop
         self._publish = publish
         self.stimulus: Stimulus | None = None
@@ -53,9 +54,9 @@ class Encoders:
         compile_for_every_format()
         compile_encoders()
         self._loader = ThreadPoolExecutor(1, "encoder-loader", step_back, (Level.BESIDE,))
-        self.stimulus = Stimulus(session.name, session.stimulus, lambda event: loop.inbox.put(Notice(None, event)))
+        self.stimulus = make_stimulus(session.name, session.stimulus, lambda event: loop.inbox.put(Notice(None, event)))
         self._thread = EncoderThread(session.name, session.encoder, self.stimulus, self._report, session.bin_ms)
-        self._thread.start()
+        self._thread.begin(loop.journal.has_threads)
 
     def start(self) -> None:
         """Look for the stimulus."""
@@ -93,15 +94,16 @@ class Encoders:
     def show(self, outcome: Bin, time: BinTime) -> None:
         """Hand a bin over that the decoders have answered."""
         chain = self._loop.chain
-        if self._thread is None or chain is None:
+        if self._thread is None or chain is None or self._loop.journal.encoders_miss(time.seq):
             return
         rates = None if outcome.reason is not None else outcome.values.copy()
         pipeline = chain.pipeline
         bin = EncoderBin(time, rates, outcome.reason, outcome.gap, pipeline.channels, pipeline.bin_s, local_clock())
         lost = self._thread.put(bin)
         if lost:
-            detail = f"the encoders are too slow: {lost} bins skipped; they go on with the newest"
-            self._loop.event("encoders_lagged", detail, skipped=lost)
+            self._loop.journal.encoders_missed(lost)
+            detail = f"the encoders are too slow: {len(lost)} bins skipped; they go on with the newest"
+            self._loop.event("encoders_lagged", detail, skipped=len(lost))
 
     # Exchanges; `reply` gets the receipt, or the error
 
@@ -115,7 +117,7 @@ class Encoders:
         self._replies.add(reply)
         half_life_s = self._loop.session.encoder.score_half_life_s
         building = self._loader.submit(build, request, needs, name, half_life_s)
-        building.add_done_callback(lambda built: self._post(partial(self._loaded, built, reply)))
+        building.add_done_callback(lambda built: self._post(partial(self._loaded, built, reply), LOADED))
 
     def _loaded(self, built: Future[RunningEncoder], reply: Future[Any]) -> None:
         """Loaded, or not."""
@@ -258,10 +260,10 @@ class Encoders:
 
     # What is told
 
-    def _post(self, run: Callable[[], None]) -> None:
-        """In any thread: have the loop do it."""
+    def _post(self, run: Callable[[], None], due: str | None = None) -> None:
+        """In any thread: have the loop do it. due: see `Call`."""
         with suppress(Unavailable):  # the loop is behind by thousands of messages, or has ended
-            self._loop.inbox.put(Call(run))
+            self._loop.inbox.put(Call(run, due))
 
     def _report(self, told: list[Told]) -> None:
         """In the encoders' thread."""
@@ -271,6 +273,8 @@ class Encoders:
         for one in told:
             if isinstance(one, dict):
                 self._publish(b"encoders", one)
+            elif isinstance(one, Noted):
+                self._loop.journal.note("stimulus", **one.facts)
             else:
                 name, detail, facts = one
                 self._loop.event(name, detail, **facts)

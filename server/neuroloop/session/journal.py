@@ -31,6 +31,10 @@ CHANGING = {
     "decoder_rollback",
     "decoder_promote",
     "decoder_remove",
+    "encoder_load",
+    "encoder_rollback",
+    "encoder_promote",
+    "encoder_remove",
 }
 
 Note = dict[str, Any]
@@ -125,6 +129,14 @@ class Journal:
         if found:
             self.note("too_slow", bin=number)
         return found
+
+    def encoders_miss(self, number: int) -> bool:
+        """Whether bin `number` is not for the encoders, because their queue will lose it."""
+        return False
+
+    def encoders_missed(self, numbers: Sequence[int]) -> None:
+        """Their queue was full, and has lost these bins, which rise."""
+        self.note("encoders_missed", bins=ranges(numbers))
 
     def shadow_begins(self) -> int:
         """What this shadow is called from now on: they begin in the same order in a replay."""

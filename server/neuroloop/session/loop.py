@@ -37,6 +37,7 @@ from neuroloop.session.sender_clock import step_event
 from neuroloop.session.shedding import Shedding
 from neuroloop.session.signals import Signals
 from neuroloop.session.staleness import Staleness
+from neuroloop.session.stimulus import Stimulus
 from neuroloop.session.swaps import Swaps
 from neuroloop.session.teaching import Teaching
 from neuroloop.session.telling import Telling
@@ -57,12 +58,13 @@ class Loop:
         *,
         journal: Journal | None = None,
         make_inlet: Callable[..., SampleInlet] = SampleInlet,
+        make_stimulus: Callable[..., Stimulus] = Stimulus,
         clock: Callable[[], float] = local_clock,
         recordings: Path | None = None,
     ) -> None:
         """seq: of the first bin; other than 0 where this process goes on in the place of one that was lost.
 
-        journal, make_inlet, clock: other than the default ones in a replay. recordings: the folder for them.
+        journal, make_inlet, make_stimulus, clock: others than these in a replay. recordings: the folder for them.
         """
         self.session = session
         self.inbox = inbox
@@ -88,7 +90,7 @@ class Loop:
         self.shedding = Shedding(self)
         self.signals = Signals(self, publish)
         self.swaps = Swaps(self)
-        self.encoders = Encoders(self, publish)
+        self.encoders = Encoders(self, publish, make_stimulus)
         self.teaching = Teaching(self)
         self.recordings = Recordings(self, publish, recordings)
         self.checkpoints = Checkpoints(self)

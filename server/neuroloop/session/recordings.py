@@ -146,6 +146,7 @@ class Recordings:
             settings=loop.session.model_dump(mode="json"),
             is_running=is_running,
             is_fresh=loop.chain is None and not loop.checkpoints.goes_on,
+            has_encoders=loop.encoders.stimulus is not None,
             checkpoint=loop.checkpoints.found() if loop.chain is None else None,
             decoders=None if loop.chain is None else loop.chain.decoders.describe(),
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ from neuroloop.session.streams import StreamDescription
 from neuroloop.session.timeline import Timeline
 
 F32 = NDArray[np.float32]
+Note = Callable[..., None]
 
 IRREGULAR_SRATE = 240.0  # Hz, for which the ring of an irregular stream has room
 LEAST_CAPACITY = 64
@@ -86,12 +87,16 @@ class Stimulus:
     def __init__(self, session: str, settings: StimulusSettings, notify: Callable[[InletEvent], None]) -> None:
         """notify: called in the acquire thread."""
         self.source: Source | None = None
+        self.note: Note = lambda **facts: None  # takes what a replay can't know, in the encoders' thread
         self.lost_frames = 0  # of a full ring
         self.settings = settings
         self._session = session
         self._notify = notify
         self.inlet: SampleInlet | None = None
         self._clock_offset = 0.0
+        self._bin = -1
+        self._used: Source | None = None  # for the bin before
+        self._at = 0  # the count of its ring up to which that took frames
         self._bell = threading.Event()
 
     def start(self) -> None:
@@ -130,19 +135,43 @@ class Stimulus:
         """Of bins of this length."""
         return Alignment(source.pixels, bin_s, source.period_s, self.settings.hold_s)
 
-    def take(self, source: Source, alignment: Alignment) -> None:
-        """What has come for the bin at hand, without waiting; `wait` then waits for more."""
+    def begin(self, bin: int) -> Source | None:
+        """Bin `bin` is at hand: the stream that its frames come from."""
+        self._bin, source = bin, self.source
+        if source is None:
+            return None
+        ring = source.ring
+        if source is not self._used:
+            stream = {"ring": ring.serial, "description": asdict(source.description), "dtype": ring.samples.dtype.str}
+            self.note(bin=bin, what="source", at=ring.consumed, **stream)
+        elif ring.consumed != self._at:  # it was let go of
+            self.note(bin=bin, what="skip", at=self._at, to=ring.consumed)
+        self._used, self._at = source, ring.consumed
+        return source
+
+    def take(self, source: Source, alignment: Alignment) -> bool:
+        """What has come for the bin at hand, without waiting; returns whether that is all. `wait` waits for more."""
         ring = source.ring
         self._bell.clear()
         ring.wanted = ring.written + max(1, int(alignment.samples_per_bin / WAKES_PER_BIN))
         released = self._released(source)
         if (inlet := self.inlet) is not None:
             shift = 0.0 if source.timeline is None else source.timeline.shift
-            self._clock_offset = source.offset.update(inlet.clock_offset, shift)
+            offset = source.offset.update(inlet.clock_offset, shift)
+            if offset != self._clock_offset:
+                self.note(bin=self._bin, what="offset", at=ring.consumed, offset=offset)
+            self._clock_offset = offset
         if ring.is_overrun:
+            self.note(bin=self._bin, what="skip", at=ring.consumed, to=released)
             self.lost_frames += released - ring.consumed
             ring.consumed, ring.is_overrun = released, False
         ring.consumed = alignment.take(ring.samples, ring.times, ring.consumed, released, self._clock_offset)
+        self._at = ring.consumed
+        return alignment.is_passed
+
+    def give_up(self, source: Source) -> None:
+        """The bin at hand waits for no more frames."""
+        self.note(bin=self._bin, what="finish", at=source.ring.consumed)
 
     def wait(self, timeout: float) -> None:
         """Until more has come than `take` saw, a quarter of a bin's samples at least, or for so many seconds."""
@@ -158,11 +187,13 @@ class Stimulus:
 
     def _released(self, source: Source) -> int:
         """Samples whose timestamps are judged."""
+        resumed, source.resumed = source.resumed, None
         written, timeline = source.ring.written, source.timeline
         if timeline is None:
             return written
-        resumed, source.resumed = source.resumed, None
         if resumed is not None:
+            timeline.follow(source.ring.times, resumed)  # those before it, which may be the first
+            self.note(bin=self._bin, what="resumed", ring=source.ring.serial, at=resumed)
             timeline.resume(resumed)
         released, _ = timeline.follow(source.ring.times, written)
         for step in timeline.take_steps():

@@ -24,6 +24,7 @@ from neuroloop.session.inbox import Command, Found, Inbox, MarkerLabel
 from neuroloop.session.inlet import Receiving, SampleInlet
 from neuroloop.session.loop import Loop
 from neuroloop.session.shadow import Shadow
+from neuroloop.session.stimulus import Stimulus
 from neuroloop.session.streams import StreamDescription
 
 SRATE, CHANNELS = 1000.0, 4
@@ -82,10 +83,13 @@ def at(recorder, ring):
 class Live:
     """A session whose samples and turns are the test's."""
 
+    make_stimulus = Stimulus
+
     def __init__(self, folder, **changes):
         self.session = parse_session(SETTINGS | changes)
         self.inbox, self.publisher = Bell(), Publisher()
-        self.loop = Loop(self.session, self.publisher, self.inbox, make_inlet=Inlet, recordings=folder)
+        given = {"make_inlet": Inlet, "make_stimulus": self.make_stimulus, "recordings": folder}
+        self.loop = Loop(self.session, self.publisher, self.inbox, **given)
         self.random = np.random.default_rng(0)
         self.count = 0  # samples of time that have passed
         self.replies = []

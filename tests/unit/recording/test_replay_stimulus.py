@@ -1,0 +1,134 @@
+"""Encoders that are recorded and replayed: whatever came when, late, twice or never, their answers are the same."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from tests.integration.models import bank, encoder_loading
+from tests.processes import wait_until
+from tests.unit.recording.test_replay import SRATE, Live
+
+from neuroloop.recording.verification import verify
+from neuroloop.recording.writer import stream_header
+from neuroloop.session.inlet import Receiving
+from neuroloop.session.stimulus import Stimulus
+from neuroloop.session.streams import StreamDescription
+
+PIXELS = ("p1", "p2", "p3", "p4")
+COUNTS = {
+    "front_end": {"kind": "counts"},
+    "bin_ms": 20.0,
+    "encoder": {"online": True},
+    "recording": {"automatic": True, "least_free_mb": 0},
+}
+
+
+class StimulusByHand(Stimulus):
+    """Frames come when the test says so."""
+
+    def start(self):
+        self.inlet = SimpleNamespace(clock_offset=0.0, receiving=None, measured=[], state="connected", last_arrival=0)
+
+    def stop(self):
+        return
+
+
+class LiveWithStimulus(Live):
+    make_stimulus = StimulusByHand
+
+    def __init__(self, folder, srate, **stimulus):
+        self.srate, self.frames = srate, 0.0  # seconds of frames that were sent
+        super().__init__(folder, **COUNTS, stimulus={"name": "movie", "patience_ms": 1.0, **stimulus})
+        self.stimulus = self.loop.encoders.stimulus
+        self.turn()
+        self.find()
+
+    def find(self, source_id="movie"):
+        """A stream of frames: another one, or one that was lost and is back."""
+        header = {"name": "movie", "type": "V", "channels": PIXELS, "format": "float32", "nominal_srate": self.srate}
+        places = ("",) * 4, (None,) * 4
+        stream = StreamDescription("movie", "V", source_id, "h", 4, self.srate, "float32", PIXELS, *places)
+        ring = self.stimulus._prepare(self.stimulus.inlet, stream, np.dtype(np.float32))
+        self.stimulus.inlet.receiving = Receiving(stream_header(**header), ring, ring.written)
+
+    def show(self, seconds, jitter):
+        """So much of the stimulus comes."""
+        ring, period = self.stimulus.source.ring, 1 / (self.srate or 70.0)
+        for number in range(round(seconds / period)):
+            if number % 16 == 0:
+                self.be_shown(ring)
+            slot, room = ring.room()
+            self.frames += period
+            if room == 0:
+                ring.overrun(0.0)
+                continue
+            ring.samples[slot] = self.random.normal(0, 1, 4)
+            ring.times[slot] = self.frames + (self.random.normal(0, jitter) if jitter else 0.0)
+            ring.commit(1, self.loop.clock())
+        self.stimulus._bell.set()
+        self.be_shown(ring)
+
+    def be_shown(self, ring):
+        """As `be_recorded`, for frames."""
+        recorder = self.loop.recordings._recorder
+        wait_until(lambda: any(s.ring is ring and s.at == ring.written for s in recorder._sources))
+
+    def answered(self):
+        """The encoders have come to the newest bin."""
+        wait_until(lambda: self.loop.encoders.waiting == 0)
+
+
+def something(live, random):
+    match random.integers(9):
+        case 0 | 1:
+            version = int(random.integers(1, 9))
+            shadow = {"role": "shadow", "encoder": "beside"} if random.random() < 0.5 else {}
+            name = {"cells": ("c0", "c2"), "frame": (1, 2, 2)}
+            live.ask("encoder_load", **encoder_loading(version, bank(**name, gain=1.0 + version).save(), **shadow))
+        case 2:
+            live.ask("encoder_rollback")
+        case 3:
+            live.ask("encoder_promote", name="beside")
+        case 4:
+            live.stimulus.inlet.clock_offset = float(random.normal(0, 0.01))
+        case 5:
+            live.frames += random.uniform(0, 0.2)
+            live.find()
+        case 6:
+            live.find(f"movie-{random.integers(99)}")
+        case 7:
+            live.show(random.uniform(0.1, 1.0), 0.0)  # ahead of its bins, or more than there is room for
+        case 8:
+            live.send(int(random.integers(1, 90)), missing=int(random.integers(1, 90)))
+
+
+@pytest.fixture(autouse=True)
+def _quick_recorder(monkeypatch):
+    monkeypatch.setattr("neuroloop.session.recorder.TURN_S", 0.0005)
+    monkeypatch.setattr("tests.processes.PAUSE_S", 0.0005)
+    monkeypatch.setattr("neuroloop.session.shedding.OVERLOAD_SHARE", 2.0)  # a test that never waits is no overload
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2, 3, 25, 41])
+def test_whatever_came_at_whatever_moment_encoders_answer_the_same(tmp_path, seed):
+    random = np.random.default_rng(seed)
+    live = LiveWithStimulus(tmp_path, float(random.choice([0.0, 100.0, 30.0])), buffer_s=1.0)
+    jitter = float(random.choice([0.0, 0.002]))
+    live.ask("encoder_load", **encoder_loading(1))
+    wait_until(lambda: live.turn() or live.loop.encoders.has_any)
+    for _ in range(150):
+        live.send(int(random.integers(1, 60)))
+        live.turn(int(random.integers(3)))
+        if live.frames < live.count / SRATE and random.random() < 0.8:
+            live.show(random.uniform(0, 1.1) * (live.count / SRATE - live.frames), jitter)
+        if random.random() < 0.15:
+            something(live, random)
+        if random.random() < 0.3:
+            live.answered()
+    live.catch_up()
+    live.answered()
+    live.turn(3)
+    verdict = verify(live.end())
+    assert verdict.first is None, str(verdict.first)
+    assert verdict.is_identical
+    assert verdict.encodings > 50
