@@ -35,6 +35,7 @@ from neuroloop.signal.bandpower import BandPower, scale_power
 from neuroloop.signal.covariance import BlockStatistics, Covariance
 from neuroloop.signal.filter_design import design_bandpass, settle_seconds
 from neuroloop.signal.filters import SosFilter
+from neuroloop.signal.located_spikes import LocatedCrossings
 from neuroloop.signal.rereference import Rereference
 from neuroloop.signal.spike_chain import SpikeChain
 from neuroloop.signal.spikes import ThresholdCrossings
@@ -167,7 +168,7 @@ class Broadband:
         self.features = channels
         self.settle_s = settle_seconds(settings.band)
         self.rereference = stage = _rereference(session, nominal_srate, channels)
-        crossings = ThresholdCrossings(
+        self._detection = (
             count,
             nominal_srate,
             settings.threshold,
@@ -177,7 +178,7 @@ class Broadband:
         )
         sos = design_bandpass(settings.band, settings.order, nominal_srate, settings.notch)
         given = (stage.apply, stage.covariance) if stage is not None else ()
-        self._chain = SpikeChain(SosFilter(sos, count), crossings, *given)
+        self._chain = SpikeChain(SosFilter(sos, count), ThresholdCrossings(*self._detection), *given)
         self._per_second = np.float32(nominal_srate / bin_samples(session, nominal_srate))
         self._spikes = np.zeros(count, np.float32)
         self._values = np.zeros(count, np.float32)
@@ -202,6 +203,13 @@ class Broadband:
         if self.rereference is not None:
             self.rereference.accumulate()
         self._chain.crossings.conclude_calibration()
+
+    def locate(self) -> LocatedCrossings:
+        """Count the same spikes from the next block on, and tell their samples too: for what need not be fast."""
+        located = LocatedCrossings(*self._detection)
+        located.load_state_dict(self._chain.crossings.state_dict())
+        self._chain.crossings = located
+        return located
 
     @property
     def calibrated(self) -> bool:

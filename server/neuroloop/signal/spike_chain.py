@@ -154,13 +154,15 @@ class SpikeChain:
         block, usable = self._usable(np.ascontiguousarray(block))
         learn = learn and usable
         self._statistics = self._filtered = None
-        self.crossings.conclude_calibration()
-        if self._has_tiles and self.crossings.calibrated and self.rereference.prepared.dense is None:
+        crossings = self.crossings
+        crossings.conclude_calibration()
+        has_tiles = self._has_tiles and crossings.fits_tiles and self.rereference.prepared.dense is None
+        if has_tiles and crossings.calibrated:
             return self._in_tiles(block, learn)
         filtered = self.filter(block)
         if learn:
             self._filtered = filtered
-        return self.crossings(self.rereference(filtered))
+        return crossings(self.rereference(filtered))
 
     def _usable(self, block: F32) -> tuple[F32, bool]:
         """The block with samples that cannot be used held at the last value, and whether there was none."""

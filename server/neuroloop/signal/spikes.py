@@ -126,8 +126,10 @@ class ThresholdCrossings:
     """Counts the spikes of each channel in each block.
 
     threshold: k. refractory_ms: least time between two spikes of a channel. calibration_s: until sigma is known; no
-    spikes before. half_life_s: of the running estimate.
+    spikes before. half_life_s: of the running estimate. fits_tiles: whether `detect_tile` does all that it does.
     """
+
+    fits_tiles = True
 
     def __init__(
         self,
