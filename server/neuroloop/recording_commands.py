@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from neuroloop.cli_errors import one_line_errors
-from neuroloop.errors import ConfigError
+from neuroloop.errors import ConfigError, NeuroloopError
 from neuroloop.server_commands import LOCAL, Server, Session, Token, client_of, print_json
+
+if TYPE_CHECKING:
+    from neuroloop.recording.spike_times import SpikeTimes
 
 app = typer.Typer(help="Recordings: start, stop, look at, check, repair, hand over.", no_args_is_help=True)
 
@@ -116,11 +119,14 @@ def export(
     bids: Annotated[
         str | None, typer.Option(help="Name the NWB file as BIDS does: sub-01[_ses-02]_task-reach[_acq-a][_run-1].")
     ] = None,
+    units: Annotated[
+        bool, typer.Option(help="Replay a broadband session for the times of its spikes, which takes a while (NWB).")
+    ] = True,
 ) -> None:
     """Hand a recording over to other programs.
 
     MNE gets the samples of a stream, with markers as annotations. NWB gets every stream of numbers, the electrodes,
-    markers, and of a session its labels as trials, its rates and its predictions.
+    markers, and of a session its labels as trials, its rates, its predictions and its spikes.
     """
     from neuroloop.recording import to_mne, to_nwb
 
@@ -132,12 +138,25 @@ def export(
         if target.exists():
             raise ConfigError(f"target: {target} is there already; choose another name")
         if target.suffix == ".nwb":
-            to_nwb(recording, target, stream, _pairs(subject) if subject else None)
+            to_nwb(recording, target, stream, _pairs(subject) if subject else None, _spikes if units else None)
         elif subject:
             raise ConfigError("subject: is only for a target that ends in .nwb")
         else:
             to_mne(recording, stream).save(target, verbose="error")
     typer.echo(str(target))
+
+
+def _spikes(recording: Path) -> SpikeTimes | None:
+    """None where they can't be had; standard error says why."""
+    from neuroloop.logs import configure_log
+    from neuroloop.recording.spike_times import spike_times
+
+    configure_log("warning")
+    try:
+        return spike_times(recording)
+    except NeuroloopError as error:
+        typer.echo(f"without units: {error}", err=True)
+        return None
 
 
 def _pairs(texts: list[str]) -> dict[str, str]:

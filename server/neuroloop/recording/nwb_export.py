@@ -6,19 +6,20 @@
     processing/ecephys      rates, a vector a bin
     processing/behavior     what each decoder answered: scores, number of the label (-1 for none)
     trials                  labels that were learned
+    units                   of a broadband session, the threshold crossings of each channel, if somebody finds them
 
-Spike times are not recorded, so there are no units: rates do not say when a spike was. Seconds count from the first
-sample, or from the first note of the session where that was earlier; the date is that of the file's header.
+Spike times are not recorded, but found by a replay (`spike_times`). Seconds count from the first sample, or from the
+first note of the session where that was earlier; the date is that of the file's header.
 """
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 from xml.etree import ElementTree
 
@@ -31,6 +32,9 @@ from neuroloop.recording.reader import XdfFile, XdfStream, open_xdf
 from neuroloop.recording.recorded import RecordedSession
 from neuroloop_sources.xdf.loader import positions_mm, read_markers
 
+if TYPE_CHECKING:
+    from neuroloop.recording.spike_times import SpikeTimes
+
 OWN = "neuroloop-"  # types of streams that a session writes about itself
 MARKERS = ("markers", "marker")
 RATES = "neuroloop-rates"
@@ -41,12 +45,21 @@ SUBJECT = ("id", "species", "age", "sex")
 AGE = re.compile(r"P(?=\d)(\d+Y)?(\d+M)?(\d+W)?(\d+D)?")
 SEXES = ("F", "M", "O", "U")
 
+FindSpikes = Callable[[Path], "SpikeTimes | None"]
 
-def to_nwb(path: Path | str, target: Path, stream: str | None = None, subject: Mapping[str, str] | None = None) -> None:
+
+def to_nwb(
+    path: Path | str,
+    target: Path,
+    stream: str | None = None,
+    subject: Mapping[str, str] | None = None,
+    find_spikes: FindSpikes | None = None,
+) -> None:
     """Write an XDF file as NWB, reading it as it is written; a file that could not be completed is taken away.
 
     stream: name or number of the only stream of numbers to write; all by default. subject: id, species (in Latin), age
-    (ISO 8601: P30Y) and sex (F, M, O, U), of which archives want all, or none.
+    (ISO 8601: P30Y) and sex (F, M, O, U), of which archives want all, or none. find_spikes: asked for the spikes of a
+    broadband session, as `spike_times.spike_times`, which replays it; by default there are no units.
     Raises ModelError for a file or stream that cannot be used, and where pynwb is not installed.
     """
     try:
@@ -61,6 +74,8 @@ def to_nwb(path: Path | str, target: Path, stream: str | None = None, subject: M
         made.add_markers()
         if made.session is not None:
             made.add_session(made.session)
+            if find_spikes is not None and made.counts_spikes:
+                made.add_units(find_spikes(file.path))
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             with pynwb.NWBHDF5IO(str(target), "w") as io:
@@ -98,6 +113,8 @@ class _Export:
         self.session = RecordedSession(file) if is_own else None
         self._decoded = _decoded(self.session)
         self._names: set[str] = set()
+        self._rows: dict[int, list[int]] = {}  # of the table of electrodes, by the number of the stream
+        self._has_positions = False
         self._origin = min(
             (
                 float(stream.synchronised(0, 1)[0])
@@ -119,18 +136,18 @@ class _Export:
             )
 
     def add_streams(self, streams: Sequence[XdfStream]) -> None:
-        has_positions = any(positions_mm(stream) for stream in streams)
+        self._has_positions = any(positions_mm(stream) for stream in streams)
         for stream in streams:
-            self._add_stream(stream, has_positions)
+            self._add_stream(stream)
 
-    def _add_stream(self, stream: XdfStream, has_positions: bool) -> None:
+    def _add_stream(self, stream: XdfStream) -> None:
         from neuroloop.recording.nwb_series import timing_of, values_of
 
         name = self._free_name(stream.name or f"stream{stream.stream_id}")
         scales = _volts(stream)
         electrodes = None
         if scales is not None or stream.stream_id in self._decoded:
-            electrodes = self._electrodes(stream, name, has_positions)
+            electrodes = self._electrodes(stream, name)
         facts = {
             "name": name,
             "description": f"{stream.info.type or 'Stream'}, {stream.info.nominal_srate:g} Hz nominal",
@@ -239,7 +256,37 @@ class _Export:
             events.add_event(timestamp=time - self._origin, annotation=text)
         self.nwb.add_events_table(events)
 
-    def _electrodes(self, stream: XdfStream, name: str, has_positions: bool) -> Any:
+    @property
+    def counts_spikes(self) -> bool:
+        """Whether the session found spikes in voltages."""
+        return self.session is not None and self.session.begun["settings"]["front_end"]["kind"] == "broadband"
+
+    def add_units(self, spikes: SpikeTimes | None) -> None:
+        """A row for each channel of the session."""
+        if spikes is None:
+            return
+        stream = self._file.stream(self._decoded[0])
+        if stream.stream_id not in self._rows:
+            self._electrodes(stream, self._free_name(stream.name or f"stream{stream.stream_id}"))
+        rows = self._rows[stream.stream_id]
+        self.nwb.units = self._pynwb.misc.Units(
+            name="units",
+            description="Threshold crossings of each channel, as the session counted them: multi-unit, not sorted. "
+            "The filter is causal, so a spike is where its filtered voltage first fell below the threshold. "
+            "Not observed: bins with a gap, of filters that settle, before the noise was known.",
+            resolution=1.0 / stream.info.nominal_srate,
+            electrode_table=self.nwb.electrodes,
+        )
+        self.nwb.add_unit_column("channel_name", "The channel's label in its stream")
+        for channel, column, times in zip(spikes.channels, spikes.columns, spikes.times, strict=True):
+            self.nwb.add_unit(
+                channel_name=channel,
+                spike_times=times - self._origin,
+                obs_intervals=spikes.observed - self._origin,
+                electrodes=[rows[column]],
+            )
+
+    def _electrodes(self, stream: XdfStream, name: str) -> Any:
         """Rows of the table of electrodes, for the stream's channels."""
         device = self.nwb.create_device(name=name, description=f"Sent {stream.name!r}, source {stream.source_id!r}")
         group = self.nwb.create_electrode_group(
@@ -251,10 +298,10 @@ class _Export:
         positions = positions_mm(stream) or [(np.nan,) * 3] * len(stream.channels)
         for channel, position in zip(stream.channels, positions, strict=True):
             place = {}
-            if has_positions:  # in micrometres
+            if self._has_positions:  # in micrometres
                 place = {f"rel_{axis}": 1000 * one for axis, one in zip("xyz", position, strict=True)}
             self.nwb.add_electrode(location="unknown", group=group, channel_name=channel, **place)
-        rows = list(range(first, first + len(stream.channels)))
+        rows = self._rows[stream.stream_id] = list(range(first, first + len(stream.channels)))
         return self.nwb.create_electrode_table_region(rows, f"Channels of {stream.name!r}")
 
     def _free_name(self, name: str) -> str:
@@ -280,10 +327,10 @@ def _safe(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_-]+", "_", name)
 
 
-def _decoded(session: RecordedSession | None) -> set[int]:
+def _decoded(session: RecordedSession | None) -> list[int]:
     """Numbers of the streams that went into the session's loop."""
     notes = [] if session is None else session.notes
-    return {note["stream"] for note in notes if note["kind"] == "ring"}
+    return list(dict.fromkeys(note["stream"] for note in notes if note["kind"] == "ring"))
 
 
 def _volts(stream: XdfStream) -> list[float] | None:

@@ -5,12 +5,15 @@ import sys
 
 import numpy as np
 import pytest
+from tests.unit.recording.test_replay import LABELS
+from tests.unit.recording.test_spike_times import RINGS, Peaks
 from typer.testing import CliRunner
 
 from neuroloop.cli import app
 from neuroloop.config import parse_session
 from neuroloop.errors import ConfigError, ModelError
 from neuroloop.recording import XdfWriter, stream_header, to_nwb
+from neuroloop.recording.spike_times import spike_times
 
 pynwb = pytest.importorskip("pynwb")
 nwb_series = pytest.importorskip("neuroloop.recording.nwb_series")
@@ -67,7 +70,8 @@ def session(tmp_path):
     path = tmp_path / "s-1.xdf"
     with XdfWriter(path) as writer:
         stream = add_array(writer, times())
-        notes = [{"kind": "session", "settings": SETTINGS}, {"kind": "ring", "ring": 0, "stream": stream, "first": 0}]
+        begun = {"kind": "session", "settings": SETTINGS, "is_fresh": False, "is_running": True}
+        notes = [begun, {"kind": "ring", "ring": 0, "stream": stream, "first": 0}]
         add_text(writer, "s control", "neuroloop-control", [(FIRST - 0.5, [json.dumps(note)]) for note in notes])
         cues = [(FIRST + 0.1, ["go"]), (FIRST + 1.1, ["stop"])]
         add_text(writer, "cues", "Markers", cues)
@@ -220,6 +224,68 @@ def test_a_subject_that_archives_would_refuse_is_refused(session, tmp_path, chan
         to_nwb(session, tmp_path / "a.nwb", subject={"id": "M7"})
 
 
+@pytest.fixture
+def counted(tmp_path, monkeypatch):
+    """A recording of a session that counts spikes, of which some are known, with a hole."""
+    monkeypatch.setattr("neuroloop.logs.configure_log", lambda level: None)
+    (tmp_path / "recordings").mkdir()
+    live = Peaks(tmp_path / "recordings", **RINGS, stream={"name": "x", "channels": list(LABELS[1:])})
+    live.peaks = {(600, 1), (700, 1), (1500, 3)}
+    live.send(1010)
+    live.send(990, missing=30)
+    return live.end()
+
+
+def test_units_are_the_spikes_of_each_channel_at_the_times_of_their_samples(counted, exported):
+    nwb = exported(counted, find_spikes=spike_times)
+    units = nwb.units.to_dataframe()
+    assert list(units["channel_name"]) == list(LABELS[1:])
+    raw = nwb.acquisition["x"]
+    stamps = stamps_of(raw)
+    peaks = [[int(np.argmin(np.abs(stamps - time))) for time in times] for times in units["spike_times"]]
+    assert peaks == [[600, 700], [], [1470]]  # rows: 30 samples did not come
+    for column, rows in enumerate(peaks, start=1):
+        assert (raw.data[:][rows, column] == -100).all()
+        np.testing.assert_allclose(units["spike_times"].iloc[column - 1], stamps[rows], atol=1e-6)
+        assert units["electrodes"].iloc[column - 1]["channel_name"].tolist() == [LABELS[column]]
+    (before, after) = units["obs_intervals"].iloc[0] - stamps[0]
+    np.testing.assert_allclose(before[1], 1.0, atol=1e-6)
+    assert 1.04 < after[0] < 1.2
+    assert nwb.units.resolution == 1e-3
+    assert "not sorted" in nwb.units.description
+
+
+def test_the_inspector_finds_nothing_in_units(counted, tmp_path):
+    nwbinspector = pytest.importorskip("nwbinspector")
+    to_nwb(counted, tmp_path / "a.nwb", subject=SUBJECT, find_spikes=spike_times)
+    found = nwbinspector.inspect_nwbfile(nwbfile_path=tmp_path / "a.nwb")
+    harmless = nwbinspector.Importance.BEST_PRACTICE_SUGGESTION
+    assert [message for message in found if message.importance != harmless] == []
+
+
+def test_the_command_finds_units_and_leaves_them_out_if_told(counted, session, tmp_path):
+    def units(recording, *options):
+        target = tmp_path / f"{len(list(tmp_path.glob('*.nwb')))}.nwb"
+        done = CliRunner().invoke(app, ["recordings", "export", str(recording), str(target), *options])
+        assert (done.exit_code, target.exists()) == (0, True)
+        with pynwb.NWBHDF5IO(str(target), "r") as io:
+            found = io.read().units
+            return done.stderr, None if found is None else [len(times) for times in found["spike_times"][:]]
+
+    assert units(counted) == ("", [2, 0, 1])
+    assert units(counted, "--no-units") == ("", None)
+    told, found = units(session)
+    assert found is None
+    assert "without units: replay: the recording began while the session was running" in told
+
+
+def test_units_have_electrodes_where_their_stream_is_not_written(counted, exported, monkeypatch):
+    monkeypatch.setattr("neuroloop.recording.nwb_export.chosen_streams", lambda file, which: [])
+    nwb = exported(counted, find_spikes=spike_times)
+    assert set(nwb.acquisition) == set()
+    assert nwb.units["electrodes"][2]["channel_name"].tolist() == [LABELS[3]]
+
+
 def test_a_stream_that_is_not_there_is_refused_and_leaves_no_file(session, tmp_path):
     with pytest.raises(ModelError, match="expected stream 'emg' of numbers with samples; the file has 1 \\('array'\\)"):
         to_nwb(session, tmp_path / "a.nwb", stream="emg")
@@ -236,9 +302,10 @@ def test_the_command_names_the_file_as_bids_does(session, tmp_path):
     arguments = ["recordings", "export", session, tmp_path / "set", "--bids", "sub-M7_ses-02_task-reach"]
     done = CliRunner().invoke(app, [str(argument) for argument in arguments])
     target = tmp_path / "set/sub-M7/ses-02/ecephys/sub-M7_ses-02_task-reach_ecephys.nwb"
-    assert (done.exit_code, done.output) == (0, f"{target}\n")
+    assert (done.exit_code, done.stdout) == (0, f"{target}\n")
+    assert done.stderr.startswith("without units: replay: the recording began while the session was running")
     subject = [part for key, value in SUBJECT.items() for part in ("--subject", f"{key}={value}")]
-    named = ["recordings", "export", session, tmp_path / "a.nwb", "--stream", "array", *subject]
+    named = ["recordings", "export", session, tmp_path / "a.nwb", "--stream", "array", *subject, "--no-units"]
     assert CliRunner().invoke(app, [str(argument) for argument in named]).exit_code == 0
     with pynwb.NWBHDF5IO(str(tmp_path / "a.nwb"), "r") as io:
         assert io.read().subject.sex == "F"
