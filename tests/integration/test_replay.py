@@ -14,6 +14,8 @@ from tests.integration.test_recording import RECORDING, on_disk, path_of
 
 from neuroloop.configs import example
 from neuroloop.models.maxrate import MaxRate
+from neuroloop.recording.reader import open_xdf
+from neuroloop.recording.spike_times import spike_times
 from neuroloop.recording.verification import verify
 from neuroloop.recording.what_if import Model, what_if
 from neuroloop.server_config import load
@@ -85,6 +87,22 @@ def checked(path, predictions):
     return verdict
 
 
+def has_spikes(path, least, runs):
+    """Each at the time of a sample, and in one of so many intervals or more."""
+    found = spike_times(path)
+    with open_xdf(path) as file:
+        (samples,) = [stream for stream in file.streams if stream.info.nominal_srate == 2000.0]
+        stamps = samples.synchronised()
+    times = np.sort(np.concatenate(found.times))
+    after = np.clip(np.searchsorted(stamps, times), 1, len(stamps) - 1)
+    assert np.minimum(np.abs(stamps[after] - times), np.abs(times - stamps[after - 1])).max() < 0.1 / 2000.0
+    starts, ends = found.observed.T
+    at = np.searchsorted(starts, times + 1e-6) - 1
+    assert (times < ends[at]).all()
+    assert len(times) > least
+    assert len(starts) >= runs
+
+
 def test_labels_fits_swaps_and_a_stream_that_returns_are_replayed_to_the_bit(
     broadband, source, open_source, unique_name
 ):
@@ -125,6 +143,7 @@ def test_labels_fits_swaps_and_a_stream_that_returns_are_replayed_to_the_bit(
     assert len({p["rereference"] for p in bins}) > 4
     assert {p["label"] for p in bins} >= {"a", "b"}
     checked(path_of(session), 300)
+    has_spikes(path_of(session), 1000, runs=3)
 
 
 def test_a_session_that_was_killed_is_replayed_up_to_its_last_moment(broadband, source):
@@ -135,6 +154,7 @@ def test_a_session_that_was_killed_is_replayed_up_to_its_last_moment(broadband, 
     stream_live(session, source, 0.4, seed=2)
     kill(session, predictions=60)
     checked(path_of(session), 60)
+    has_spikes(path_of(session), 100, runs=1)
 
 
 SRATE = 250.0  # of the headset
