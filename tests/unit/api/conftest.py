@@ -47,8 +47,9 @@ def running_server() -> Callable[..., AbstractContextManager[Server]]:
 
 
 @pytest.fixture(scope="module")
-def server_url() -> Iterator[str]:
-    with serve(settings_of("demo")) as (url, _), httpx.Client(base_url=url) as http:
+def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("server")  # not the default: there are the models of other tests' servers
+    with serve(settings_of("demo"), folder=str(folder)) as (url, _), httpx.Client(base_url=url) as http:
         wait_until(lambda: http.get("/readyz").is_success)
         yield url
 
