@@ -152,15 +152,15 @@ class Live:
 
     def start_recording(self):
         self.ask("recording_start")
-        self.turn()
-        self.replies[-1].result(10)
+        wait_until(lambda: self.turn() or self.replies[-1].done())
+        self.replies[-1].result()
 
     def stop_recording(self):
         """Returns the file."""
         path = self.loop.recordings._recorder.path
         self.ask("recording_stop")
-        self.turn()
-        self.replies[-1].result(10)
+        wait_until(lambda: self.turn() or self.replies[-1].done())
+        self.replies[-1].result()
         return path
 
     def until_replayable(self):
