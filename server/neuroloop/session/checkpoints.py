@@ -67,7 +67,7 @@ class Checkpoints:
         self._is_busy = False
         self._has_failed = False
         self._due = 0.0
-        self._seq = -1  # at the last turn
+        self._seq = -1  # of the next bin when the loop last waited for samples
         self._written_until = math.inf  # by when those who wait for the checkpoint at hand are answered
         self._written: list[Done] = []  # them
         self._waiting: list[Done] = []
@@ -251,14 +251,16 @@ class Checkpoints:
 
         more: samples wait for the loop. is_in_hole: bins of a hole are still to be answered.
         """
-        seq, self._seq = self._seq, self._loop.seq
+        has_answered = self._loop.seq > self._seq
+        if not more:
+            self._seq = self._loop.seq
         if now > self._written_until:
             self._written_until = math.inf
             self._tell_failure(f"the checkpoint has not been written for {SLOW_S:g} s")
             _call(self._written)
         if now < self._due or self._is_busy or self._thread is None or is_in_hole:
             return
-        if now > self._due + LATE_S or (self._seq > seq and not more):
+        if now > self._due + LATE_S or (has_answered and not more):
             self._take(now)
 
     def _take(self, now: float) -> None:

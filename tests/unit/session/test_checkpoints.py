@@ -115,9 +115,8 @@ def test_a_snapshot_waits_for_the_end_of_a_bin_with_time_to_spare_but_not_for_lo
     monkeypatch.setattr(loop.checkpoints, "_take", taken.append)
     turn(now + EVERY_S, False, False)
     loop.journal.place.seq += 1
-    turn(now + EVERY_S, True, False)
+    turn(now + EVERY_S, True, False)  # as a loop says of the turn that completes a bin
     assert taken == []
-    loop.journal.place.seq += 1
     turn(now + EVERY_S, False, False)
     turn(late := now + EVERY_S + 2 * LATE_S, True, False)
     assert taken == [now + EVERY_S, late]
