@@ -103,6 +103,7 @@ async def record(
         "lost_messages": stopped["lost_messages"],
         "mb": round(stopped["bytes"] / 1e6, 1),
         "events": sorted({event["event"] for event in session.events if event["event"].startswith("recording")}),
+        "state_ms": [event["taken_ms"] for event in session.events if event["event"] == "recording_replayable"],
     }
     return folder / f"{stopped['name']}.xdf", seen
 

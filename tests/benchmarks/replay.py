@@ -34,12 +34,18 @@ def loading(channels: int, state: str) -> dict[str, Any]:
     return {"model": {"name": "reach", "version": 1, "digest": digest}, "weights": data, "state": state}
 
 
-async def ask(session: Recorded, channels: int, bins: int) -> None:
-    """Labels every few seconds; three swaps and a refit, spread over the session."""
+async def ask(session: Recorded, channels: int, bins: int, begins: int) -> None:
+    """Labels every few seconds; three swaps and a refit, spread over the session.
+
+    begins: bin at which the recording is asked for, 0 where it begins with the session.
+    """
     at = {bins * (number + 1) // 5: state for number, state in enumerate(STATES)}
     refit = bins // 2
     for number in range(100, bins - 100, round(50 * LABEL_S)):
         await session.until(number)
+        if begins and number >= begins:
+            begins = 0
+            await session.process.command("recording_start")
         with suppress(ModelError):  # of the time when the stream was away
             await session.process.command("label", label="ab"[number // 200 % 2])
         for place in [place for place in at if place <= number]:
@@ -49,13 +55,15 @@ async def ask(session: Recorded, channels: int, bins: int) -> None:
             await session.process.command("rereference_fit", seconds=2.0)
 
 
-async def measure(folder: Path, channels: int, rate: float, seconds: float) -> dict[str, Any]:
+async def measure(folder: Path, channels: int, rate: float, seconds: float, after_s: float) -> dict[str, Any]:
     bins = int(seconds * 50)
 
     async def meanwhile(session: Recorded) -> None:
-        await ask(session, channels, bins)
+        await ask(session, channels, bins, int(after_s * 50))
 
-    settings = {"decoders": [{"name": "one"}, {"name": "two", "role": "shadow"}]}
+    settings: dict[str, Any] = {"decoders": [{"name": "one"}, {"name": "two", "role": "shadow"}]}
+    if after_s:
+        settings["recording"] = {"automatic": False, "least_free_mb": 100}
     path, seen = await record(
         folder, channels, rate, seconds, pattern="noise-away", settings=settings, meanwhile=meanwhile
     )
@@ -71,8 +79,10 @@ def main() -> None:
     parser.add_argument("--channels", type=int, default=96)
     parser.add_argument("--rate", type=float, default=30_000)
     parser.add_argument("--seconds", type=float, default=300)
+    parser.add_argument("--after", type=float, default=0, help="seconds before the recording begins")
     options = parser.parse_args(sys.argv[2:])
     configure_log("warning")
     with tempfile.TemporaryDirectory() as folder:
-        told = asyncio.run(measure(Path(folder), options.channels, options.rate, options.seconds))
+        sizes = options.channels, options.rate, options.seconds, options.after
+        told = asyncio.run(measure(Path(folder), *sizes))
     print(json.dumps(told, indent=1))

@@ -83,7 +83,8 @@ class RecordedState:
         self.replays_from = seq
         self._loop.journal.note("state_content", number=number, content=content)
         detail = f"recording {self._recording!r} can be replayed from bin {seq} on"
-        self._loop.event("recording_replayable", detail, recording=self._recording, first_seq=seq)
+        facts = {"recording": self._recording, "first_seq": seq, "taken_ms": self.taken_ms}
+        self._loop.event("recording_replayable", detail, **facts)
 
     def _fail(self, why: str) -> None:
         self._lacks, self._due = why, self._loop.clock() + AGAIN_S
