@@ -83,7 +83,7 @@ class RecordedState:
         self.replays_from = seq
         self._loop.journal.note("state_content", number=number, content=content)
         detail = f"recording {self._recording!r} can be replayed from bin {seq} on"
-        facts = {"recording": self._recording, "first_seq": seq, "taken_ms": self.taken_ms}
+        facts: dict[str, Any] = {"recording": self._recording, "first_seq": seq, "taken_ms": self.taken_ms}
         self._loop.event("recording_replayable", detail, **facts)
 
     def _fail(self, why: str) -> None:
