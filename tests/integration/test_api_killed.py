@@ -83,7 +83,7 @@ def test_a_killed_server_is_restarted_and_nothing_that_was_acknowledged_or_ran_i
         for thread in uploads:
             thread.join()
     whole = verify(config)
-    assert (whole.returncode, whole.stderr) == (0, "")
+    assert (whole.exit_code, whole.stderr) == (0, "")
     with serving(on_port(config, url)) as (again, process), httpx.Client(base_url=again, timeout=70) as http:
         assert again == url
         for version in (1, 2):  # before the session has said what it uses, too
