@@ -115,6 +115,7 @@ class Shadow:
         self._guard = guard
         self._queue: SimpleQueue[Numbered | None] = SimpleQueue()
         self._given = 0  # items, so the number of the next one
+        self._lessons = self._taught = 0  # that were given, and that the thread has come to
         self._held: list[Numbered] = []  # of a replay: what the live shadow had not come to when it was dropped
         self._working: RunningDecoder | None = None  # of a replay, where there is no thread
         self._journal: Journal | None = None
@@ -161,9 +162,15 @@ class Shadow:
         if isinstance(item, Replace):
             self.running = item.running
             self.agreed = self.compared = 0
+        self._lessons += isinstance(item, Taught)
         self._give(self._given, item)
         self._given += 1
         return lost
+
+    @property
+    def has_lessons_waiting(self) -> bool:
+        """Whether what the decoder has learned is not all that it was taught."""
+        return self._lessons != self._taught
 
     def _give(self, number: int, item: Item) -> None:
         assert self._journal is not None
@@ -197,6 +204,7 @@ class Shadow:
                 self._give(number, item)
         self.skipped += bins
         self.unlearned += unlearned
+        self._lessons -= unlearned
         return bins, unlearned
 
     def ask(self, run: Callable[[RunningDecoder], None]) -> None:
@@ -274,7 +282,10 @@ class Shadow:
                 case ShadowBin():
                     return self._answer(running, item)
                 case Taught():
-                    running.learn(item)
+                    try:
+                        running.learn(item)
+                    finally:
+                        self._taught += 1
                 case Reset():
                     running.reset()
                 case Ask():

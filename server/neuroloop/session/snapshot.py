@@ -97,7 +97,10 @@ class Snapshot:
         self._decoders = [
             _Asked("active", decoders.active, features, known, None),
             *(_Asked("past", past, features, known, None) for past in decoders.past),
-            *(_Asked("shadow", shadow.running, features, known, shadow.ask) for shadow in shadows),
+            *(
+                _Asked("shadow", shadow.running, features, known, shadow.ask, shadow.has_lessons_waiting)
+                for shadow in shadows
+            ),
         ]
 
     def tree(self) -> Tree:
@@ -131,6 +134,7 @@ class _Asked:
         features: int,
         known: Known,
         ask: Callable[[Callable[[RunningDecoder], None]], None] | None,
+        has_lessons_waiting: bool = False,
     ) -> None:
         self.running = running
         self.learned = running.knowledge.learned
@@ -140,7 +144,7 @@ class _Asked:
         self._file: bytes | None = None
         self._state: Future[decoder_files.DecoderFile] = Future()
         self._before = known.files.get(running)
-        if self._before is not None and self._before[0] == self.learned:
+        if self._before is not None and self._before[0] == self.learned and not has_lessons_waiting:
             self._file = self._before[1]
         elif ask is None:
             self._take(running)
