@@ -98,6 +98,8 @@ def _tell(recording: Path, verdict: Verdict) -> None:
     same = "identical" if verdict.is_identical else f"{verdict.differing} differ, {verdict.missing} are missing"
     encodings = f", {verdict.encodings} of encoders" if verdict.encodings else ""
     typer.echo(f"{verdict.predictions} predictions{encodings} and {verdict.rates} rate vectors compared: {same}")
+    if verdict.unchecked:
+        typer.echo(f"{verdict.unchecked} answers of encoders not compared: the recording has not what they rest on")
     if verdict.before:
         typer.echo(f"{verdict.before} of bins before {verdict.first_bin} came before the session's state was recorded")
     for trouble in (verdict.first, verdict.ended):

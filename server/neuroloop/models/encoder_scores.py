@@ -24,6 +24,7 @@ from neuroloop.models.lnp_losses import EPS
 F64 = NDArray[np.float64]
 
 LEAST_BINS = 2  # before there is a correlation
+SUMS = ("weight", "rate", "count", "rate_square", "count_square", "product", "log")
 LEAST_VARIANCE = 1e-24  # relative to the square of the mean; less is rounding
 
 
@@ -57,6 +58,21 @@ class EncoderScores:
         self._product = decay * self._product + off_rate * new_off_count
         self._log = decay * self._log + n * np.log(r + EPS)
         self.bins += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the scores of bins to come depend on, but for the half-life."""
+        return {name: np.copy(getattr(self, f"_{name}")) for name in SUMS} | {"bins": self.bins}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where another one of as many cells was. Raises ModelError, and changes nothing, for another size."""
+        sums = {name: np.array(state[name], np.float64) for name in SUMS}
+        shapes = {name: np.shape(getattr(self, f"_{name}")) for name in SUMS}
+        for name, values in sums.items():
+            if values.shape != shapes[name]:
+                raise ModelError(f"encoder scores: {name}: expected shape {shapes[name]}, got {values.shape}")
+        self.bins = int(state["bins"])
+        for name, values in sums.items():
+            setattr(self, f"_{name}", values if values.ndim else float(values))
 
     @property
     def correlation(self) -> F64:

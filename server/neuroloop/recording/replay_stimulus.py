@@ -45,6 +45,7 @@ class ReplayStimulus(Stimulus):
                 self._returns[note["ring"]].append(note["at"])
         self._samples: RingSamples | None = None
         self._ring = 0  # as the recording calls it
+        self._found: Source | None = None  # by a session that was running, and no bin had its frames
         first = next((note for note in noted if note["what"] == "source"), None)
         self.source = None if first is None else self._made(first)
 
@@ -70,18 +71,42 @@ class ReplayStimulus(Stimulus):
         return make_source(self.settings, from_plain(note["description"]), np.dtype(note["dtype"]))
 
     def _use(self, note: Note) -> None:
+        source = self.source
+        if source is not None and source is self._found and note["ring"] == self._ring:
+            self._used, self._found = source, None
+            self._skip(source, note["at"])
+            return
+        self._found = None
         self.close()
         self._used = self.source = source = self._made(note)
-        self._ring = note["ring"]
-        try:
-            self._samples = self._recorded.ring(note["ring"])
-        except ModelError:  # it has no frame of this stream
-            self._samples = None
+        self._open(note["ring"])
+        if self._samples is None:
             return
         source.ring.written = source.ring.consumed = first = self._samples.first
         if source.timeline is not None:
             source.timeline.restart(first)
         self._skip(source, note["at"])
+
+    def _open(self, ring: int) -> None:
+        """The frames to come are those of this ring."""
+        self._ring = ring
+        try:
+            self._samples = self._recorded.ring(ring)
+        except ModelError:  # it has no frame of this stream
+            self._samples = None
+
+    def load_state_dict(self, state: dict[str, Any] | None) -> Source | None:
+        used = super().load_state_dict(state)
+        source = self.source
+        if state is None or source is None:
+            return None
+        self._found = source if used is None else None
+        self._open(state["ring"])
+        ring, times = source.ring, state["times"]
+        while ring.written < ring.consumed + len(times) and self._feed(source, ring.consumed + len(times)):
+            continue
+        ring.times[np.arange(ring.consumed, ring.written) % ring.capacity] = times[: ring.written - ring.consumed]
+        return used
 
     def take(self, source: Source, alignment: Alignment) -> bool:
         """All that the live session took for the bin at hand."""
@@ -106,7 +131,7 @@ class ReplayStimulus(Stimulus):
             released = self._released(source)
             stop = released if until is None else min(released, until)
             ring.consumed = alignment.take(ring.samples, ring.times, ring.consumed, stop, self._clock_offset)
-            if ring.consumed < stop or ring.consumed == until or not self._feed(source):
+            if ring.consumed < stop or (until is not None and ring.consumed >= until) or not self._feed(source):
                 return
 
     def _skip(self, source: Source, count: int) -> None:
@@ -116,8 +141,8 @@ class ReplayStimulus(Stimulus):
             if ring.consumed >= count or not self._feed(source):
                 return
 
-    def _feed(self, source: Source) -> bool:
-        """Let some frames in; returns whether there were any."""
+    def _feed(self, source: Source, until: int | None = None) -> bool:
+        """Let some frames in, up to this count at most; returns whether there were any."""
         ring, returns = source.ring, self._returns[self._ring]
         if self._samples is None:
             return False
@@ -126,6 +151,7 @@ class ReplayStimulus(Stimulus):
         while returns and returns[0] <= start:
             source.resumed = returns.popleft()
         stop = min(self._samples.whole_until(start), start + min(room, AT_ONCE), *list(returns)[:1])
+        stop = stop if until is None else min(stop, until)
         if stop <= start:
             return False
         times, values = self._samples.read(start, stop)

@@ -13,6 +13,7 @@ from neuroloop.errors import ModelError
 from neuroloop.recording.recorded import Note, RecordedSession
 from neuroloop.session.checkpoint import Tree, unpack
 from neuroloop.session.encoders import LOADED
+from neuroloop.session.loop_state import WHOLE
 
 BEFORE = ("clock_offset",)  # notes that hold until the next of their kind
 OF_BINS = ("stream", "front_end", "bin_ms", "block_ms", "window", "settle_ms")
@@ -63,9 +64,31 @@ def start_of(recorded: RecordedSession, settings: SessionSettings | None = None)
     at = next(i for i, note in enumerate(notes) if note["kind"] == "state" and note["number"] == content["number"])
     taken, state = notes[at], fitted(content["content"])
     kept = [note for note in notes[:at] if note["kind"] in BEFORE]
-    notes = [*kept, *_without_encoders(notes[at:])]
+    encoders = None if settings is not None else state.get(WHOLE, {}).get("encoders")
+    came = _without_encoders(notes[at:]) if encoders is None else _after(taken["seq"], encoders, notes[at:])
     is_whole = settings is None or _bins(settings) == _bins(parse_session(begun["settings"]))
-    return Start(taken, notes, state["is_running"], state=state, is_whole=is_whole)
+    has_encoders = encoders is not None
+    return Start(taken, [*kept, *came], state["is_running"], state=state, has_encoders=has_encoders, is_whole=is_whole)
+
+
+def _after(seq: int, encoders: Tree, notes: list[Note]) -> list[Note]:
+    """Without what the encoders' thread noted before its state was taken: it tells the loop later."""
+    stimulus = encoders["stimulus"]
+
+    def is_known(note: Note) -> bool:
+        if note["kind"] != "stimulus":
+            return False
+        if note["what"] != "resumed":
+            return bool(note["bin"] < seq)
+        return stimulus is not None and note["ring"] == stimulus["ring"] and note["at"] < _judged(stimulus)
+
+    return [note for note in notes if not is_known(note)]
+
+
+def _judged(stimulus: Tree) -> int:
+    """The count of frames whose timestamps had been judged."""
+    timeline = stimulus["timeline"]
+    return int(stimulus["consumed"] if timeline is None else timeline["judged"])
 
 
 def _without_encoders(notes: list[Note]) -> list[Note]:

@@ -49,6 +49,7 @@ class Verdict:
     """What a replay came to. predictions, encodings: of decoders and encoders, compared; missing: not replayed.
 
     seconds: of wall time.
+    unchecked: answers of encoders that were recorded and not compared, since the recording has not what they rest on.
     before: predictions that were recorded of bins before `first_bin`, with which the replay begins.
     others: packages and machines that are not those of the recording.
     """
@@ -58,6 +59,7 @@ class Verdict:
     rates: int
     differing: int
     missing: int
+    unchecked: int
     before: int
     first_bin: int
     first: Difference | None
@@ -116,6 +118,10 @@ class Verification:
     def missing(self) -> int:
         """Predictions that were recorded, and that the replay did not make."""
         return self._predictions.left() + (self._encodings.left() if self._has_encoders else 0)
+
+    def unchecked(self) -> int:
+        """Answers of encoders that were recorded, where those are not replayed."""
+        return 0 if self._has_encoders else self._encodings.left() + self._encodings.before
 
     def _prediction(self, replayed: dict[str, Any]) -> None:
         recorded = self._predictions.find(replayed["seq"], replayed["decoder"])
@@ -248,6 +254,7 @@ def verify(path: Path, speed: float | None = None) -> Verdict:
             checks.rates,
             checks.differing,
             checks.missing(),
+            checks.unchecked(),
             checks.before,
             start.seq,
             checks.first,

@@ -92,6 +92,15 @@ class Alignment:
         self._total[:] = 0
         self.frames, self.is_passed, self.late_since = 0, False, math.inf
 
+    def state_dict(self) -> dict[str, Any]:
+        """All that the frames of bins to come depend on, between two bins."""
+        about = {"end": self._end, "last_time": self._last_time, "late_frames": self.late_frames}
+        return about | {"last": self._last.copy()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._end, self._last_time, self.late_frames = state["end"], state["last_time"], state["late_frames"]
+        self._last[:] = state["last"]
+
     def take(
         self, samples: NDArray[Any], times: NDArray[np.float64], consumed: int, released: int, offset: float
     ) -> int:

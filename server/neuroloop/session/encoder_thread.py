@@ -75,7 +75,7 @@ class EncoderThread(threading.Thread):
         self.latency = Latency(("late", "answer"))
         self._stimulus = stimulus
         stimulus.note = lambda **facts: self._told.append(Noted(facts))
-        self._patience_s = stimulus.settings.patience_ms / 1000
+        self.patience_s = stimulus.settings.patience_ms / 1000
         self._limit = max(QUEUE_LENGTH, ceil(2 * stimulus.settings.patience_ms / bin_ms))
         self._queue: SimpleQueue[EncoderBin | Callable[[], None] | None] = SimpleQueue()
         self._tell = tell
@@ -130,6 +130,25 @@ class EncoderThread(threading.Thread):
                 self._queue.put(item)
         self.skipped += len(lost)
         return lost
+
+    def state_dict(self) -> dict[str, Any]:
+        """In this thread, between two bins: all that its answers to the bins to come depend on; see `Encoding`."""
+        return {
+            "next_seq": self._next_seq,
+            "is_late": self._is_late,
+            "alignment": None if self._alignment is None else self._alignment.state_dict(),
+            "stimulus": self._stimulus.state_dict(),
+            "encoding": self.encoding.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Before the first bin, in this thread. Raises ModelError."""
+        self._next_seq, self._is_late = state["next_seq"], state["is_late"]
+        self.encoding.load_state_dict(state["encoding"])
+        used = self._stimulus.load_state_dict(state["stimulus"])
+        if used is not None and self.encoding.needs is not None:
+            self._source, self._alignment = used, self._stimulus.align(used, self.encoding.needs.bin_s)
+            self._alignment.load_state_dict(state["alignment"])
 
     def run(self) -> None:
         step_back(Level.BESIDE)
@@ -187,7 +206,7 @@ class EncoderThread(threading.Thread):
             self.encoding.distrust(alignment.late_since)
         if is_late and not self._is_late:
             detail = (
-                f"frames of the stimulus come later than stimulus.patience_ms, {1000 * self._patience_s:g} ms: "
+                f"frames of the stimulus come later than stimulus.patience_ms, {1000 * self.patience_s:g} ms: "
                 "their bins were answered with older ones, and no fit learns from them"
             )
             self._told.append(("stimulus_late", detail, {"late_frames": self.late_frames}))
@@ -208,7 +227,7 @@ class EncoderThread(threading.Thread):
     def _wait(self, source: Source, alignment: Alignment, item: EncoderBin) -> None:
         """Until the stimulus has passed the bin, or the patience is over."""
         while not self._stimulus.take(source, alignment):
-            left = item.given + self._patience_s - local_clock()
+            left = item.given + self.patience_s - local_clock()
             if left <= 0:
                 self.impatient += 1
                 self._stimulus.give_up(source)

@@ -12,14 +12,16 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from pylsl import local_clock
 
-from neuroloop.errors import Conflict, NeuroloopError, Unavailable
+from neuroloop.errors import Conflict, ModelError, NeuroloopError, Unavailable
 from neuroloop.pipeline import Bin
 from neuroloop.session.alignment import compile_for_every_format
 from neuroloop.session.encoder_data import page
 from neuroloop.session.encoder_loading import EncoderRequest, build, compile_encoders
 from neuroloop.session.encoder_thread import EncoderBin, EncoderThread, Noted, Told
+from neuroloop.session.frame_history import FrameHistory
 from neuroloop.session.inbox import Call, Notice, request_behind
 from neuroloop.session.kept_encoders import Kept, given_back, kept
 from neuroloop.session.messages import BinTime
@@ -48,6 +50,7 @@ class Encoders:
         self._loader: ThreadPoolExecutor | None = None
         self._replies: set[Future[Any]] = set()
         self._kept: Kept = {}
+        self._loading = 0
         session = loop.session
         if session.stimulus is None:
             return
@@ -83,6 +86,11 @@ class Encoders:
         return 0 if self._thread is None else self._thread.waiting
 
     @property
+    def is_busy(self) -> bool:
+        """An encoder is on its way."""
+        return self._loading > 0
+
+    @property
     def has_any(self) -> bool:
         return self._thread is not None and bool(self._thread.encoding.view.everyone())
 
@@ -115,12 +123,14 @@ class Encoders:
         thread.encoding.check_room(request.role, name)
         assert self._loader is not None
         self._replies.add(reply)
+        self._loading += 1
         half_life_s = self._loop.session.encoder.score_half_life_s
         building = self._loader.submit(build, request, needs, name, half_life_s)
         building.add_done_callback(lambda built: self._post(partial(self._loaded, built, reply), LOADED))
 
     def _loaded(self, built: Future[RunningEncoder], reply: Future[Any]) -> None:
         """Loaded, or not."""
+        self._loading -= 1
         try:
             running, thread = built.result(), self._thread_or_refuse()
         except NeuroloopError as error:
@@ -258,6 +268,32 @@ class Encoders:
             found = [(one["place"], given_back(one, half_life_s)) for one in told]
             thread.run_between_bins(lambda: thread.encoding.restore(found))
 
+    def remember(self) -> Callable[[], dict[str, Any] | None]:
+        """What gives the whole state after the bins so far, in any thread but the encoders'; None without a stimulus.
+
+        It raises ModelError where the encoders' thread does not come to the question, or the state is none to go on
+        with.
+        """
+        thread = self._thread
+        if thread is None:
+            return lambda: None
+        asked: Future[tuple[dict[str, Any], FrameHistory | None]] = Future()
+
+        def take() -> None:
+            self._kept = kept(thread.encoding.view, self._kept)
+            state, history = thread.state_dict(), thread.encoding.history
+            state["kept"] = [told for _, told in self._kept.values()]
+            state["bins"] = None if history is None else history.state_dict()
+            asked.set_result((state, history))
+
+        thread.run_between_bins(take)
+        return partial(_together, asked, KEEP_S + thread.patience_s)
+
+    def go_on(self, state: dict[str, Any]) -> None:
+        """With that state, after `restore`; before there are bins. Raises ModelError."""
+        if self._thread is not None:
+            self._thread.run_between_bins(partial(self._thread.load_state_dict, state))
+
     # What is told
 
     def _post(self, run: Callable[[], None], due: str | None = None) -> None:
@@ -299,3 +335,18 @@ class Encoders:
             "kept_bins": 0 if history is None else min(history.added, history.size),
         }
         return {"encoders": encoders, "stimulus": stimulus.describe() | counted}
+
+
+def _together(asked: Future[tuple[dict[str, Any], FrameHistory | None]], patience_s: float) -> dict[str, Any]:
+    """Raises ModelError."""
+    try:
+        state, history = asked.result(patience_s)
+    except TimeoutError as error:
+        raise ModelError(f"the encoders did not come to the question within {patience_s:g} s") from error
+    for told, memory in zip(state["kept"], state["encoding"]["memories"], strict=True):
+        bank = memory["bank"]
+        if not all(np.isfinite(bank[name]).all() for name in ("ring", "held", "spikes", "response")):
+            raise ModelError(f"encoder {told['name']!r} holds values that are not finite")
+    bins = state.pop("bins")
+    state["encoding"]["history"] = None if history is None else history.leading(**bins)
+    return state

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import inf
 from typing import Any
 
@@ -114,6 +114,37 @@ class Encoding:
             else:
                 self._shadows[running.name] = running
         self._show()
+
+    def _everyone_and_past(self) -> list[RunningEncoder]:
+        """In the order of `kept_encoders`."""
+        active = [] if self._active is None else [self._active]
+        return [*active, *self._past, *self._shadows.values()]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Between two bins: all that answers to come depend on, beside what `restore` takes and the frames kept."""
+        everyone = self._everyone_and_past()
+        return {
+            "needs": None if self.needs is None else asdict(self.needs),
+            "memories": [running.memory() for running in everyone],
+            "failing": [running in self._guards and self._guards[running].fails for running in everyone],
+            "shadow_names": sorted(self._shadow_names),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on as another one did, after `restore`. history: of `FrameHistory.leading`. Raises ModelError."""
+        if state["needs"] is not None:
+            channels, pixels, bin_s = (state["needs"][name] for name in ("channels", "pixels", "bin_s"))
+            self.needs = EncoderNeeds(tuple(channels), pixels, bin_s)
+            self.history = FrameHistory(pixels, len(channels), bin_s)
+            self.history.load_state_dict(state["history"])
+        told = zip(self._everyone_and_past(), state["memories"], state["failing"], strict=True)
+        for running, memory, fails in told:
+            if self.needs is not None:
+                running.attach(self.needs)
+            running.recall(memory)
+            self._guards[running] = guard = Guard(inf, 1)
+            guard.fails = fails
+        self._shadow_names = set(state["shadow_names"])
 
     # Bins
 

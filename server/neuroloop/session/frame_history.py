@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,8 @@ from neuroloop.session.labels import HISTORY_S
 F32 = NDArray[np.float32]
 
 KEPT_BYTES = 1 << 28
+LEADING_BYTES = 1 << 24  # of the state in a recording: 1000 bins of 64 x 64 pixels, 60 of 256 x 256
+AT_ONCE_BYTES = 1 << 16
 LEAST_BINS = 2
 
 
@@ -64,6 +67,39 @@ class FrameHistory:
             if self._centers[row] + self.bin_s / 2 <= since:
                 return
             self._usable[row] = False
+
+    def state_dict(self) -> dict[str, int]:
+        """Between two bins; the bins themselves are `leading`."""
+        return {"added": self.added, "unbroken": self._unbroken}
+
+    def leading(self, added: int, unbroken: int) -> dict[str, Any]:
+        """Of the last bins without a hole when it was in this state, the newest that `LEADING_BYTES` hold.
+
+        In any thread while bins are added, a few rows at a time: a copy holds the interpreter's lock.
+        """
+        row_bytes = self._frames.strides[0] + self._counts.strides[0]
+        at_once = max(1, AT_ONCE_BYTES // row_bytes)
+        first = max(added - unbroken, added - LEADING_BYTES // row_bytes, self.first)
+        columns = []
+        while first < added:
+            part = self.since(first, min(at_once, added - first))
+            first = part.first + len(part.usable)
+            columns.append((np.arange(part.first, first), part.frames, part.counts, part.centers, part.usable))
+        joined = [np.concatenate(column) for column in zip(*columns, strict=True)]
+        if joined:
+            whole = self.added - self.size + 1  # what was overwritten meanwhile, or is about to be, counts for nothing
+            is_kept = (joined[0] >= whole) & (joined[0] < added)
+            joined = [column[is_kept] for column in joined[1:]]
+        return {"added": added, "columns": joined}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """state: what `leading` gave of one of the same size."""
+        self.added = state["added"]
+        if state["columns"]:
+            frames, counts, centers, usable = state["columns"]
+            rows = np.arange(self.added - len(usable), self.added) % self.size
+            self._frames[rows], self._counts[rows], self._centers[rows] = frames, counts, centers
+            self._usable[rows], self._unbroken = usable, len(usable)
 
     @property
     def first(self) -> int:

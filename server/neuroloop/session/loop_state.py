@@ -2,8 +2,9 @@
 
 That is what a checkpoint keeps (`snapshot`), and what a restart, which begins after a hole, does without: the
 unfinished block, the judge of timestamps, sums of the rereference and when its weights come into use, what decoders
-remember of the bins before, all bins that a label may name, and how the journal counts. Taken by the loop; put together
-beside it.
+remember of the bins before, all bins that a label may name, and how the journal counts; of encoders, their stream, the
+frames that lead to the next bin, and their scores. Taken by the loop, and by the encoders' thread when it has answered
+the same bins; put together beside both.
 
 Weights that are being solved, decoders on their way and holes are no part of it: `lacking` says what to wait for.
 """
@@ -42,6 +43,8 @@ def lacking(loop: Loop) -> str | None:
         return "samples are missing"
     if chain.rereferencing is not None and chain.rereferencing.is_busy:
         return "rereference weights are being solved"
+    if loop.encoders.is_busy:
+        return "an encoder is being loaded"
     if loop.swaps.is_busy or chain.decoders.is_about_to_return:
         return "a decoder is being exchanged"
     return None
@@ -79,6 +82,7 @@ class LoopState:
             "shed": list(loop.shedding.shed),
             "shadows": loop.journal.shadows,
         }
+        self._encoders = loop.encoders.remember()
         self._rereferencing = chain.rereferencing
         if chain.rereferencing is not None:
             self._whole["rereferencing"] = chain.rereferencing.state_dict()
@@ -93,10 +97,13 @@ class LoopState:
         tree = self._snapshot.tree()
         if len(tree["decoders"]) != len(memories):
             raise ModelError("a decoder of a kind that can't be kept is in use")
+        encoders = self._encoders()
+        if encoders is not None:
+            tree["encoders"] = encoders.pop("kept")
         tree["history"] = newest_bins(self._history, *self._bins, EVERYTHING)
         if self._rereferencing is not None:
             _pack_update(self._whole["rereferencing"], self._rereferencing)
-        return tree | {WHOLE: self._whole | {"memories": memories}}
+        return tree | {WHOLE: self._whole | {"memories": memories, "encoders": encoders}}
 
 
 def _memory(running: RunningDecoder) -> dict[str, Any] | None:
@@ -146,6 +153,8 @@ def restore(loop: Loop, chain: Chain, tree: Tree) -> None:
         for running, memory in zip(kept, whole["memories"], strict=True):
             if memory is not None and isinstance(running.decoder, Remembering):
                 running.decoder.recall(memory)
+        if whole.get("encoders") is not None:
+            loop.encoders.go_on(whole["encoders"])
     except (KeyError, ValueError, TypeError) as error:
         raise ModelError(f"state: does not fit the session: {type(error).__name__}: {error}") from error
     loop.finding.run_is_new = whole["run_is_new"]

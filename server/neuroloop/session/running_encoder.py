@@ -148,6 +148,21 @@ class RunningEncoder:
         with faults_of("reset"):
             self.bank.reset()
 
+    def memory(self) -> dict[str, Any]:
+        """What its answers to the bins to come depend on, beside the model that it was loaded from."""
+        bank = self.bank.state_dict()
+        if not bank["predicted"]:  # there is nothing to learn from the last response, which may be infinite
+            bank["response"] = np.zeros_like(bank["response"])
+        return {"bank": bank, "seen": self.seen, "scores": self._scores.state_dict()}
+
+    def recall(self, memory: dict[str, Any]) -> None:
+        """Go on as the one that this is the memory of. Raises ModelError."""
+        self.bank.load_state_dict(memory["bank"])
+        self.seen = memory["seen"]
+        self._scores.load_state_dict(memory["scores"])
+        if self.figures:
+            self._show_scores()
+
     def in_hertz(self, per_bin: NDArray[Any]) -> list[float | None]:
         """Spikes per bin as spikes per second."""
         return plain(np.asarray(per_bin, np.float64) / self._bin_s)

@@ -23,7 +23,7 @@ from neuroloop.session.alignment import Alignment
 from neuroloop.session.inlet import InletEvent, SampleInlet
 from neuroloop.session.ring import Ring
 from neuroloop.session.sender_clock import Offset, step_event
-from neuroloop.session.streams import StreamDescription
+from neuroloop.session.streams import StreamDescription, from_plain
 from neuroloop.session.timeline import Timeline
 
 F32 = NDArray[np.float32]
@@ -148,6 +148,39 @@ class Stimulus:
             self.note(bin=bin, what="skip", at=self._at, to=ring.consumed)
         self._used, self._at = source, ring.consumed
         return source
+
+    def state_dict(self) -> dict[str, Any] | None:
+        """Between two bins: how its stream goes on; None without one. times: of frames that are judged and not used."""
+        source = self.source
+        if source is None:
+            return None
+        ring, timeline = source.ring, None if source.timeline is None else source.timeline.state_dict()
+        judged = ring.consumed if timeline is None else timeline["judged"]
+        return {
+            "description": asdict(source.description),
+            "dtype": ring.samples.dtype.str,
+            "ring": ring.serial,
+            "is_used": source is self._used,
+            "consumed": ring.consumed,
+            "clock_offset": self._clock_offset,
+            "timeline": timeline,
+            "times": ring.times[np.arange(ring.consumed, judged) % ring.capacity],
+        }
+
+    def load_state_dict(self, state: dict[str, Any] | None) -> Source | None:
+        """Before the first bin: go on with that stream. Returns it if the bin before had its frames.
+
+        Frames that are not used are the caller's to put into the ring, with their times.
+        """
+        if state is None:
+            return None
+        self.source = source = make_source(self.settings, from_plain(state["description"]), np.dtype(state["dtype"]))
+        source.ring.written = source.ring.consumed = self._at = state["consumed"]
+        if source.timeline is not None:
+            source.timeline.load_state_dict(state["timeline"])
+        self._clock_offset = state["clock_offset"]
+        self._used = source if state["is_used"] else None
+        return self._used
 
     def take(self, source: Source, alignment: Alignment) -> bool:
         """What has come for the bin at hand, without waiting; returns whether that is all. `wait` waits for more."""

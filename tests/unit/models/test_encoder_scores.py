@@ -79,3 +79,18 @@ def test_other_shapes_are_refused_and_not_counted():
     assert scores.bins == 0
     with pytest.raises(ModelError, match="half_life: expected a number of bins above 0, got 0"):
         EncoderScores(2, 0)
+
+
+def test_scores_go_on_with_the_state_of_others_to_the_bit():
+    rates, counts = bins(count=50)
+    whole, first = scored(rates, counts, 20.0), scored(rates[:30], counts[:30], 20.0)
+    rest = EncoderScores(4, 20.0)
+    rest.load_state_dict(first.state_dict())
+    for expected, spikes in zip(rates[30:], counts[30:], strict=True):
+        rest.add(expected, spikes)
+        first.add(np.zeros(4), spikes)  # the state is a copy
+    assert rest.bins == 50
+    for name in ("correlation", "bits_per_spike", "residual"):
+        assert getattr(rest, name).tobytes() == getattr(whole, name).tobytes()
+    with pytest.raises(ModelError, match=r"rate: expected shape \(3,\), got \(4,\)"):
+        EncoderScores(3, 20.0).load_state_dict(whole.state_dict())

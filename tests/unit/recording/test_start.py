@@ -4,12 +4,14 @@ from types import SimpleNamespace
 
 import pytest
 
+from neuroloop.config import parse_session
 from neuroloop.errors import ModelError
 from neuroloop.recording.start import start_of
 from neuroloop.session import checkpoint
 
 PLACE = {"given": 30, "steps": 3, "seq": 2}
-BEGUN = {"kind": "session", "given": 0, "steps": 0, "seq": 0, "settings": {}, "is_running": True}
+SESSION = {"name": "s", "stream": {"name": "x"}, "classes": ["a", "b"]}
+BEGUN = {"kind": "session", "given": 0, "steps": 0, "seq": 0, "settings": SESSION, "is_running": True}
 
 
 def recorded(*notes, **begun):
@@ -41,6 +43,25 @@ def test_that_of_a_session_that_ran_begins_where_its_state_was_taken():
     assert start.seq == 2
     assert start.state["seq"] == 2
     assert start.notes == [offset, taken, late, label, kept]
+
+
+def test_encoders_begin_with_their_state_and_with_what_their_thread_noted_after_it():
+    stimulus = {"ring": 4, "consumed": 60, "timeline": {"judged": 70}}
+    taken = {"kind": "state", "number": 1} | PLACE
+    told = content(whole={"encoders": {"stimulus": stimulus}})
+    kept = {"kind": "state_content", "number": 1, "content": told}
+    loaded = {"kind": "command", "name": "encoder_load"}
+
+    def noted(what, bin, **facts):
+        return {"kind": "stimulus", "what": what, "bin": bin} | facts
+
+    before = [noted("skip", 1), noted("resumed", 1, ring=4, at=69)]
+    after = [noted("resumed", 1, ring=4, at=70), noted("resumed", 1, ring=5, at=3), noted("offset", 2)]
+    begun = recorded(taken, *before, loaded, *after, kept, is_fresh=False, checkpoint=None)
+    start = start_of(begun)
+    assert (start.has_encoders, start.notes) == (True, [taken, loaded, *after, kept])
+    start = start_of(begun, parse_session(SESSION))
+    assert (start.has_encoders, loaded in start.notes) == (False, False)
 
 
 def test_one_of_a_version_that_kept_no_state_is_refused():

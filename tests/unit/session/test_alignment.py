@@ -103,6 +103,19 @@ def test_no_sample_is_lost_or_counted_twice_where_the_clock_of_the_bins_is_adjus
     assert counted == np.sum(times < 0.02 * 19 + 0.003 - 0.0005)
 
 
+def test_frames_go_on_with_the_state_of_another_alignment():
+    one, other = Stimulus(pixels=1), Stimulus(pixels=1)
+    for stimulus in (one, other):
+        stimulus.write([0.001, 0.015, 0.05], [[1], [2], [3]])
+    one.frame(0.02)
+    other.ring.consumed = one.ring.consumed
+    other.alignment.load_state_dict(one.alignment.state_dict())
+    for end in (0.0401, 0.0602, 0.08, 0.2):
+        frame = one.frame(end)
+        assert other.frame(end) == frame
+        assert other.alignment.follows == one.alignment.follows
+
+
 @pytest.mark.parametrize("dtype", ["f4", "f8", "i1", "i2", "i4", "i8"])
 def test_every_format_of_a_stream_is_taken(dtype):
     stimulus = Stimulus(dtype=dtype)

@@ -1,11 +1,15 @@
 """Encoders at work without a thread or a stream: what they answer, who takes over, and what a faulty one costs."""
 
+from copy import deepcopy
+
 import numpy as np
 import pytest
 
 from neuroloop.errors import Conflict, ModelError, NotFound
 from neuroloop.models.lnp import LNP, LNPSettings
+from neuroloop.session import checkpoint
 from neuroloop.session.encoding import Encoding, Measured
+from neuroloop.session.kept_encoders import given_back, kept
 from neuroloop.session.messages import BinTime
 from neuroloop.session.running import ModelVersion
 from neuroloop.session.running_encoder import EncoderNeeds, RunningEncoder
@@ -322,3 +326,62 @@ def test_a_bank_of_other_bins_is_refused():
     running(bin_ms=1000.5 * BIN_S)
     with pytest.raises(ModelError, match=rf"expected bins of {1000 * BIN_S:g} ms, as the session's; got 1.5 ms"):
         running(bin_ms=1.5)
+
+
+def packed(state):
+    """As a recording has it."""
+    return checkpoint.unpack(b"".join(checkpoint.pack(state)))
+
+
+def gone_on(session):
+    """Another one with the state of this one."""
+    state, history = session.encoding.state_dict(), session.encoding.history
+    state["history"] = history.leading(**history.state_dict())
+    told = packed({"kept": [told for _, told in kept(session.encoding.view, {}).values()]})["kept"]
+    other = Session(online=True)
+    other.encoding = Encoding("demo", True, lambda *event: other.events.append(event))
+    other.encoding.restore([(one["place"], given_back(one, 1e9)) for one in told])
+    other.encoding.load_state_dict(packed(state))
+    other.seq, other.generator = session.seq, deepcopy(session.generator)
+    return other
+
+
+@pytest.mark.parametrize("settings", [{}, {"history": 2, "coupling": 4, "nonlinearity": "exp"}])
+def test_who_goes_on_with_the_state_of_another_answers_the_same_to_the_bit(settings):
+    session = Session(online=True)
+    session.encoding.swap(running(1, **settings))
+    session.bins(10)
+    session.encoding.swap(running(2, gain=0.5, **settings))
+    session.encoding.swap(running(3, "beside", "shadow", gain=0.7, **settings))
+    session.bins(20)
+    session.bin(counts=None, reason="settling")
+    other = gone_on(session)
+    steps = [
+        lambda one: None,
+        lambda one: one.encoding.rollback(),
+        lambda one: one.encoding.swap(running(4, gain=0.9, **settings)),
+        lambda one: one.encoding.promote("beside"),
+        lambda one: one.encoding.rollback(),
+        lambda one: one.encoding.remove("beside"),
+    ]
+    for step in steps:
+        for one in (session, other):
+            step(one)
+        for _ in range(8):
+            assert session.bin() == other.bin()
+    for one in (session, other):
+        with pytest.raises(NotFound, match="any more"):
+            one.encoding.remove("beside")
+
+
+def test_a_fault_that_was_told_is_not_told_again_by_who_goes_on(session):
+    session.encoding.swap(faulty("raise", 1))
+    session.bins(6)
+    failing = session.encoding.view.active
+    other = Session()
+    other.encoding = Encoding("demo", False, lambda *event: other.events.append(event))
+    other.encoding.restore([("active", failing)])
+    state = session.encoding.state_dict() | {"history": {"added": 6, "columns": []}}
+    other.encoding.load_state_dict(packed(state))
+    assert other.bin()[0]["reason"] == "encoder failed"
+    assert (len(session.events), other.events) == (1, [])

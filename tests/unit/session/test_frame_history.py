@@ -50,3 +50,35 @@ def test_what_leads_to_the_next_bin_begins_after_the_last_hole():
     assert filled(9, bin4={"frame": None}).unbroken(100).frames[:, 0].tolist() == [5, 6, 7, 8]
     assert filled(9, bin4={"counts": None}).unbroken(2).frames[:, 0].tolist() == [7, 8]
     assert filled(9, bin8={"frame": None}).unbroken(2).frames.shape == (0, 2)
+
+
+def gone_on(history, added, unbroken):
+    other = FrameHistory(2, 3, 0.02)
+    other.load_state_dict(history.leading(added, unbroken))
+    return other
+
+
+def test_another_history_goes_on_with_the_bins_that_lead_to_the_next(monkeypatch):
+    monkeypatch.setattr(frame_history, "AT_ONCE_BYTES", 60)
+    history = filled(3500, bin3400={"follows": False})
+    state = history.state_dict()
+    assert state == {"added": 3500, "unbroken": 100}
+    history.add(100.0, None, None, True)  # meanwhile
+    other = gone_on(history, **state)
+    found, expected = other.unbroken(200), filled(3500, bin3400={"follows": False}).unbroken(200)
+    assert found.first == expected.first == 3400
+    for name in ("frames", "counts", "centers", "usable"):
+        assert getattr(found, name).tobytes() == getattr(expected, name).tobytes()
+
+
+def test_of_large_frames_the_newest_go_on_and_of_none_nothing(monkeypatch):
+    monkeypatch.setattr(frame_history, "LEADING_BYTES", 20 * 7)
+    assert gone_on(filled(50), 50, 50).unbroken(50).frames[:, 0].tolist() == [43, 44, 45, 46, 47, 48, 49]
+    assert len(gone_on(filled(50), 50, 0).unbroken(50).frames) == 0
+
+
+def test_bins_that_were_overwritten_meanwhile_do_not_go_on(monkeypatch):
+    monkeypatch.setattr(frame_history, "KEPT_BYTES", 29 * 10)
+    other = gone_on(filled(33), 30, 30)
+    assert other.added == 30
+    assert other.unbroken(99).frames[:, 0].tolist() == [24, 25, 26, 27, 28, 29]
