@@ -7,7 +7,7 @@ import pytest
 from tests.integration.conftest import Refused
 from tests.integration.models import bank, encoder_loading, weights
 from tests.integration.test_recording import RECORDING, path_of
-from tests.integration.test_replay import checked
+from tests.integration.test_replay import BY_COMMAND, checked, record
 
 from neuroloop_sources import SimulatorSettings, run
 
@@ -297,3 +297,33 @@ def test_what_encoders_answered_learned_and_missed_is_replayed_to_the_bit(start_
     assert {m["encoder"] for m in messages} == {"retina", "beside"}
     assert messages[-1]["model"]["learned"] > 30
     assert {0, 2} <= {m["frames"] for m in messages}
+
+
+def test_encoders_of_a_recording_that_begins_while_they_learn_are_replayed_to_the_bit(start_counts, pair, unique_name):
+    stimulus = {"source_id": f"{unique_name}-movie", "frame": [1, 2, 2], "patience_ms": 100, "hold_s": 0.1}
+    changes = {"stimulus": stimulus, "encoder": {"online": True}, "recording": BY_COMMAND}
+    session = start_counts({"source_id": unique_name}, **changes)
+    pair.wait_for_consumers()
+    pair.push(10)
+    session.bins(10)
+    session.until(lambda: session.command("status")["stimulus"]["kept_bins"] == 10, "the frames")
+    swap(session, pair, **encoder_loading(1))
+    swap(session, pair, **encoder_loading(2, bank(gain=2.0).save(), role="shadow", encoder="beside"))
+    pair.push(20)
+    path = record(session)
+    pair.push(10)
+    swap(session, pair, "encoder_promote", name="beside")
+    pair.push(5, stimulus=False)
+    pair.push(10, missing=3)
+    swap(session, pair, "encoder_rollback")
+    swap(session, pair, **encoder_loading(3, bank(gain=3.0).save()))
+    pair.push(10)
+    last = len(pair.spikes) + 3 - 1
+    session.until(lambda: sum(m["seq"] == last for m in session.messages["encoders"]) == 2, "the last bin")
+    session.command("recording_stop")
+    verdict = checked(path, 35)
+    messages = [m for m in session.messages["encoders"] if m["seq"] >= verdict.first_bin]
+    assert verdict.first_bin > 20
+    assert verdict.encodings == len(messages) > 70
+    assert (verdict.unchecked, {m["encoder"] for m in messages}) == (0, {"retina", "beside"})
+    assert messages[0]["model"]["learned"] > 0
