@@ -149,15 +149,16 @@ class RunningEncoder:
             self.bank.reset()
 
     def memory(self) -> dict[str, Any]:
-        """What its answers to the bins to come depend on, beside the model that it was loaded from."""
-        bank = self.bank.state_dict()
+        """What its answers to the bins to come depend on, beside its bank's file: of the bins before, and scores."""
+        state, parameters = self.bank.state_dict(), self.bank.parameters.arrays()
+        bank = {name: value for name, value in state.items() if name not in parameters}
         if not bank["predicted"]:  # there is nothing to learn from the last response, which may be infinite
             bank["response"] = np.zeros_like(bank["response"])
         return {"bank": bank, "seen": self.seen, "scores": self._scores.state_dict()}
 
     def recall(self, memory: dict[str, Any]) -> None:
         """Go on as the one that this is the memory of. Raises ModelError."""
-        self.bank.load_state_dict(memory["bank"])
+        self.bank.load_state_dict(self.bank.state_dict() | memory["bank"])
         self.seen = memory["seen"]
         self._scores.load_state_dict(memory["scores"])
         if self.figures:
