@@ -58,6 +58,16 @@ def test_covariances_are_fitted_from_a_running_session_and_tell_its_next_trials(
     def decoded(bins):
         return wait_until(lambda: (found := status()).get("bins", 0) >= bins and found, f"{bins} bins")
 
+    def told(since, until):
+        """Predictions by their number, as soon as the server has them; the status may be ahead of it."""
+
+        def found():
+            answer = http.get(f"{path}/predictions", params={"since": since}).json()
+            answers = {prediction["seq"]: prediction for prediction in answer["predictions"]}
+            return until in answers and answers
+
+        return wait_until(found, f"bin {until}")
+
     source.wait_for_consumers()
     for trial, end in enumerate(push(20)):
         decoded(TRIAL_BINS * (trial + 1))
@@ -78,8 +88,7 @@ def test_covariances_are_fitted_from_a_running_session_and_tell_its_next_trials(
         assert (job["result"]["features"], job["result"]["settings"]["bands"]) == (10, 1)
         push(10)
         assert decoded((first + 10) * TRIAL_BINS)["missed_bins"] == 0
-        found = http.get(f"{path}/predictions", params={"since": first * TRIAL_BINS - 1}).json()["predictions"]
-        answers = {prediction["seq"]: prediction for prediction in found}
+        answers = told(since=first * TRIAL_BINS - 1, until=(first + 10) * TRIAL_BINS - 1)
         last = [TRIAL_BINS * (trial + 1) - 1 for trial in range(first, first + 10)]
         assert [answers[number]["label"] for number in last] == CLASSES * 5
         assert {answers[number]["model"]["name"] for number in last} == {kind}
