@@ -268,9 +268,10 @@ def test_thirty_swaps_of_encoders_cost_a_live_array_no_bin(start_session, open_s
     assert [answered[receipt["bin"]] for receipt in receipts] == list(range(1, 31))
 
 
-def test_what_encoders_answered_learned_and_missed_is_replayed_to_the_bit(start_counts, pair, unique_name):
+def start_learning(start_counts, pair, unique_name, recording):
+    """A session with two encoders that learn, one of them as a shadow, and that wait for no frame for long."""
     stimulus = {"source_id": f"{unique_name}-movie", "frame": [1, 2, 2], "patience_ms": 100, "hold_s": 0.1}
-    changes = {"stimulus": stimulus, "encoder": {"online": True}, "recording": RECORDING}
+    changes = {"stimulus": stimulus, "encoder": {"online": True}, "recording": recording}
     session = start_counts({"source_id": unique_name}, **changes)
     pair.wait_for_consumers()
     pair.push(10)
@@ -279,6 +280,11 @@ def test_what_encoders_answered_learned_and_missed_is_replayed_to_the_bit(start_
     swap(session, pair, **encoder_loading(1))
     swap(session, pair, **encoder_loading(2, bank(gain=2.0).save(), role="shadow", encoder="beside"))
     pair.push(20)
+    return session
+
+
+def test_what_encoders_answered_learned_and_missed_is_replayed_to_the_bit(start_counts, pair, unique_name):
+    session = start_learning(start_counts, pair, unique_name, RECORDING)
     pair.push(5, stimulus=False)  # nobody waits for these frames for long
     session.until(lambda: session.command("status")["stimulus"]["impatient_bins"] > 3, "bins without frames")
     pair.push(10, missing=3)
@@ -300,16 +306,7 @@ def test_what_encoders_answered_learned_and_missed_is_replayed_to_the_bit(start_
 
 
 def test_encoders_of_a_recording_that_begins_while_they_learn_are_replayed_to_the_bit(start_counts, pair, unique_name):
-    stimulus = {"source_id": f"{unique_name}-movie", "frame": [1, 2, 2], "patience_ms": 100, "hold_s": 0.1}
-    changes = {"stimulus": stimulus, "encoder": {"online": True}, "recording": BY_COMMAND}
-    session = start_counts({"source_id": unique_name}, **changes)
-    pair.wait_for_consumers()
-    pair.push(10)
-    session.bins(10)
-    session.until(lambda: session.command("status")["stimulus"]["kept_bins"] == 10, "the frames")
-    swap(session, pair, **encoder_loading(1))
-    swap(session, pair, **encoder_loading(2, bank(gain=2.0).save(), role="shadow", encoder="beside"))
-    pair.push(20)
+    session = start_learning(start_counts, pair, unique_name, BY_COMMAND)
     path = record(session)
     pair.push(10)
     swap(session, pair, "encoder_promote", name="beside")

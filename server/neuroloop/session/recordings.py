@@ -59,8 +59,10 @@ class Recordings:
         if self._is_on:
             assert self._recorder is not None
             raise Conflict(f"recording {self._recorder.path.stem!r} is running; stop it first")
+        was_wanted = self.is_wanted
         recorder = self._start(self._loop.inlet is not None)
         reply = self._want(True, reply)
+        recorder.opened.add_done_callback(lambda opened: self._in_loop(lambda: self._undo(opened, was_wanted)))
         recorder.opened.add_done_callback(lambda opened: _pass_on(opened, reply))
 
     def stop(self, reply: Future[Any]) -> None:
@@ -75,6 +77,11 @@ class Recordings:
         """Returns what is passed on to `reply` as soon as a process in the place of this one would want the same."""
         self.is_wanted = is_wanted
         return self._loop.checkpoints.hold(reply)
+
+    def _undo(self, opened: Future[Any], was_wanted: bool) -> None:
+        """Whoever asked was told that there is no recording: a process in the place of this one begins none."""
+        if opened.exception() is not None:
+            self.is_wanted = was_wanted
 
     def annotate(self, text: str, time: float) -> dict[str, Any]:
         """A remark, for this LSL time. Raises Conflict."""

@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 import pytest
-from tests.unit.recording.test_replay import LABELS
+from tests.unit.recording.live import LABELS
 from tests.unit.recording.test_spike_times import RINGS, Peaks
 from typer.testing import CliRunner
 

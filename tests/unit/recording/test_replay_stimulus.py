@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from tests.integration.models import bank, encoder_loading
 from tests.processes import wait_until
-from tests.unit.recording.test_replay import SRATE, Live
+from tests.unit.recording.live import SRATE, Live
 from typer.testing import CliRunner
 
 from neuroloop.cli import app

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from tests.unit.recording.test_replay import BY_COMMAND, CHANNELS, HEADSET, LABELS, SETTINGS, SRATE, Live, play
+from tests.unit.recording.live import BY_COMMAND, CHANNELS, HEADSET, LABELS, SETTINGS, SRATE, Live, play
 
 from neuroloop.errors import ModelError
 from neuroloop.recording.reader import open_xdf

@@ -3,7 +3,7 @@
 import threading
 
 from tests.processes import wait_until
-from tests.unit.recording.test_replay import BY_COMMAND, Live
+from tests.unit.recording.live import BY_COMMAND, Live
 
 from neuroloop.session.shadow import Shadow
 from neuroloop.session.snapshot import Known, Snapshot
