@@ -214,15 +214,31 @@ def test_a_state_waits_for_an_encoder_that_is_being_loaded(tmp_path, monkeypatch
     live.loop.close()
 
 
-def test_an_encoder_that_can_not_go_on_makes_no_state(tmp_path):
+def test_an_encoder_that_can_not_go_on_makes_no_state(tmp_path, monkeypatch):
     live = begun(tmp_path, 100.0, recording=False)
     live.send(200)
     live.show(0.2, 0.0)
     live.catch_up()
     live.answered()
-    live.loop.encoders._thread.encoding.view.active.bank._state.ring[:] = np.inf
+    thread, told = live.loop.encoders._thread, []
+    run_between_bins, event = thread.run_between_bins, live.loop.event
+
+    def break_first(take):  # in one step: the next bin would show that it is broken, and it would be taken out
+        def run():
+            thread.encoding.view.active.bank._state.ring[:] = np.inf
+            take()
+
+        run_between_bins(run)
+
+    def listen(kind, detail, **facts):
+        told.extend([detail] if kind == "recording_not_replayable" else [])
+        event(kind, detail, **facts)
+
+    monkeypatch.setattr(thread, "run_between_bins", break_first)
+    monkeypatch.setattr(live.loop, "event", listen)
     live.start_recording()
-    wait_until(lambda: live.turn() or "not finite" in live.loop.recordings.describe()["lacks"])
+    wait_until(lambda: live.turn() or told)
+    assert "'retina' holds values that are not finite" in told[0]
     live.end()
 
 
