@@ -143,6 +143,7 @@ def test_a_shadow_goes_by_its_name_and_the_active_decoder_cannot(session, source
         session.command("decoder_load", **loading(1, role="shadow", decoder="first"))
     with pytest.raises(Refused, match="'second' is a shadow; promote it"):
         session.command("decoder_load", **loading(1, decoder="second"))
+    shadow_bins(session, 10)
     session.command("decoder_remove", name="second")
     push(source, LEFT, 5)
     session.bins(15)

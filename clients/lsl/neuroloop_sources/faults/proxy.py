@@ -31,7 +31,7 @@ TOGETHER_S = 0.002  # of samples that are passed on at once, at least
 WHOLE_TOLERANCE = 0.01
 WAIT_S = 0.1
 CALM_S = 2.5  # after the last fault: whoever counts once a second has told everything by then
-FAREWELL_S = 0.5  # an outlet that ends drops what its own thread has not sent yet, and does not say when it has
+FAREWELL_S = 2.0  # an outlet that ends drops what its own thread has not sent yet, and does not say when it has
 
 Said = dict[str, Any]
 
