@@ -28,7 +28,7 @@ compile: setup
 
 test: setup
 	@$(MAKE) --no-print-directory --output-sync -j 2 lint compile
-	$(BIN)/pytest -n 3 --dist worksteal -m "not image" $(ARGS)
+	$(BIN)/pytest -n 4 --dist worksteal -m "not image" $(ARGS)
 
 # Builds docker/Dockerfile and runs it, without a container engine; tests/e2e/image.py says what it needs and takes.
 image-test: setup

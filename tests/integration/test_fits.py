@@ -57,10 +57,10 @@ def reaches():
 
 @pytest.fixture(scope="module")
 def endless():
-    """Data whose fit takes minutes."""
+    """Data whose fit takes longer than a test."""
     generator = np.random.default_rng(5)
-    labels = np.tile([0, 1, 2], 40_000)
-    return {"trials": generator.poisson(5.0, (len(labels), 40)).astype(np.float32), "labels": labels}
+    labels = np.tile(np.array([0, 1, 2], np.int16), 400_000)
+    return {"trials": generator.poisson(5.0, (len(labels), 4)).astype(np.float32), "labels": labels}
 
 
 def ask(http, document, arrays, query=""):
