@@ -115,20 +115,24 @@ def test_ctrl_c_ends_every_process_that_the_demo_started(number):
         stderr=terminal,
         env=os.environ | {"COLUMNS": "160", "TERM": "xterm"},
     )
-    text = ""
-    while "connected" not in text:
-        assert select.select([screen], [], [], 60)[0], text
-        text += os.read(screen, 65536).decode()
-    begun = children(demo.pid)
-    assert len(begun) >= 4  # server, two sessions, source
-    demo.send_signal(number)
-    while demo.poll() is None:
-        if select.select([screen], [], [], 0.1)[0]:
-            text += os.read(screen, 65536).decode()
-    os.close(terminal)
-    os.close(screen)
+    drawn = b""
+    try:
+        while b"connected" not in drawn:
+            assert select.select([screen], [], [], 60)[0], drawn
+            drawn += os.read(screen, 65536)
+        begun = children(demo.pid)
+        assert len(begun) >= 4  # server, two sessions, source
+        demo.send_signal(number)
+        while demo.poll() is None:
+            if select.select([screen], [], [], 0.1)[0]:
+                drawn += os.read(screen, 65536)
+    finally:
+        demo.terminate()  # what it started ends with it
+        demo.wait()
+        os.close(terminal)
+        os.close(screen)
     assert demo.returncode == 0
-    assert "latency ms: p50" in text
+    assert b"latency ms: p50" in drawn
     left = {pid for pid, _ in begun} & {int(pid) for pid in os.listdir("/proc") if pid.isdigit()}
     assert left == set()
 

@@ -133,12 +133,12 @@ def test_a_session_that_was_started_anew_is_told_as_another_run(tmp_path: Path) 
         before, run = receive(live, 20), live.run
         kill(process)
     with serve(settings_of("a"), port=port_of(url), folder=str(tmp_path / "two")), client, live:
-        after = receive(live, 21)
-        while after[0]["type"] == "prediction":  # what was on its way
-            before.append(after.pop(0))
-    assert after[0] == {"type": "new_run", "run": live.run, "previous_run": run}
+        while (message := live.receive(20))["type"] == "prediction":  # what was on its way
+            before.append(message)
+        after = receive(live, 20)
+    assert message == {"type": "new_run", "run": live.run, "previous_run": run}
     assert_complete(before)
-    assert_complete(after[1:])
+    assert_complete(after)
 
 
 def test_an_asynchronous_client_goes_on_over_the_same(tmp_path: Path) -> None:
