@@ -13,6 +13,7 @@ from neuroloop.session.alignment import compile_for_every_format
 from neuroloop.session.chain import make_chain
 from neuroloop.session.encoder_loading import compile_encoders
 from neuroloop.session.streams import StreamDescription
+from neuroloop.signal.located_spikes import LocatedCrossings
 
 CHANNELS = tuple("abcdefgh")
 CLASSES = ["a", "b"]
@@ -35,6 +36,8 @@ def compile_ahead() -> Iterator[str]:
             make_chain(session, _described(srate, format), np.dtype(dtype)).end()
         yield f"front end {front_end}"
     compile_for_every_format()
+    LocatedCrossings(len(CHANNELS), 1000.0, 4.5, 1.0, 0.0)(np.zeros((2, len(CHANNELS)), np.float32))
+    yield "spike times"
     compile_encoders()
     yield "encoders"
     for kind in kinds():

@@ -47,7 +47,7 @@ def _locate(
 class LocatedCrossings(ThresholdCrossings):
     """Counts the spikes of each channel in each block, and keeps the sample of each until `take`.
 
-    samples: how many it was given.
+    arguments: those of `ThresholdCrossings`. samples: how many it was given.
     """
 
     fits_tiles = False
