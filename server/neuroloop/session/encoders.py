@@ -92,7 +92,7 @@ class Encoders:
 
     @property
     def has_any(self) -> bool:
-        return self._thread is not None and bool(self._thread.encoding.view.everyone())
+        return self._thread is not None and any(True for _ in self._thread.encoding.view.everyone())
 
     def skip(self) -> None:
         """They do not get this bin."""
