@@ -133,7 +133,8 @@ def test_weights_come_into_use_while_no_samples_come_and_a_fit_ends_with_its_run
     source = open_source(unique_name)
     source.wait_for_consumers()
     source.push(ones(200))
-    session.event("stream_stalled")
+    session.bins(10)
+    session.state("stalled")
     weights = np.zeros((4, 4))
     weights[0, 1] = weights[1, 0] = 0.5
     arguments = {"weights": weights.tobytes(), "shape": [4, 4], "channels": None}
