@@ -24,7 +24,7 @@ BUFFER_S = 60.0
 BUFFER_BYTES = 256_000_000  # kept for each consumer that falls behind
 WAIT_S = 0.1
 MARKER_WAIT_S = 2.0
-LINGER_S = 2.0
+LINGER_S = 2.0  # an outlet that ends drops what its own thread has not sent yet, and does not say when it has
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ def compile_ahead() -> Iterator[str]:
             make_chain(session, _described(srate, format), np.dtype(dtype)).end()
         yield f"front end {front_end}"
     compile_for_every_format()
-    LocatedCrossings(len(CHANNELS), 1000.0, 4.5, 1.0, 0.0)(np.zeros((2, len(CHANNELS)), np.float32))
+    LocatedCrossings(len(CHANNELS), 1000.0, calibration_s=0.0)(np.zeros((2, len(CHANNELS)), np.float32))
     yield "spike times"
     compile_encoders()
     yield "encoders"

@@ -47,15 +47,15 @@ def _locate(
 class LocatedCrossings(ThresholdCrossings):
     """Counts the spikes of each channel in each block, and keeps the sample of each until `take`.
 
-    arguments: those of `ThresholdCrossings`. samples: how many it was given.
+    arguments, settings: those of `ThresholdCrossings`. samples: how many it was given.
     """
 
     fits_tiles = False
 
-    def __init__(self, *arguments: Any) -> None:
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
         self.samples = 0
         self._found: list[tuple[I64, I64]] = []
-        super().__init__(*arguments)
+        super().__init__(*arguments, **settings)
 
     def __call__(self, block: F32) -> F32:
         counts = super().__call__(block)

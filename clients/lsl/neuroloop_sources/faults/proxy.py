@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from neuroloop_sources.errors import SourceError
 from neuroloop_sources.faults.kinds import Chunk
 from neuroloop_sources.faults.line import Action, Close, Line, Open, Send, Sent, Tell, check
+from neuroloop_sources.outlets import LINGER_S
 
 SEARCH_S = 1.0
 ANSWER_S = 5.0
@@ -31,7 +32,6 @@ TOGETHER_S = 0.002  # of samples that are passed on at once, at least
 WHOLE_TOLERANCE = 0.01
 WAIT_S = 0.1
 CALM_S = 2.5  # after the last fault: whoever counts once a second has told everything by then
-FAREWELL_S = 2.0  # an outlet that ends drops what its own thread has not sent yet, and does not say when it has
 
 Said = dict[str, Any]
 
@@ -176,7 +176,7 @@ def run(
             outlet.wait_for_consumers(stop)
             source.let_go()
         _pass_on(source, line, outlet, stop, seconds, tell)
-        time.sleep(FAREWELL_S)
+        time.sleep(LINGER_S)
     finally:
         source.close()
         outlet.close()
