@@ -2,7 +2,7 @@
 
 from tests.integration.models import encoder_loading
 from tests.processes import wait_until
-from tests.unit.recording.test_replay_stimulus import LiveWithStimulus
+from tests.unit.recording.live_stimulus import LiveWithStimulus
 
 
 def test_a_session_with_a_stimulus_has_an_encoder_once_one_was_loaded(tmp_path):
